@@ -1,0 +1,78 @@
+"""Every error that cogguided raises on purpose.
+
+::
+
+    CogGuidedError
+    ├── InputError          a bad argument                                       (also a ValueError)
+    │   ├── ImageError          an image that cannot be read; names the file
+    │   └── UnknownNameError    a name nobody registered; lists the nearest ones
+    ├── ModelError          a model or checkpoint that does not fit               (also a ValueError)
+    ├── MissingExtraError   an optional dependency is absent; names the extra     (also an ImportError)
+    ├── RecordError         a saved record or folder that cannot be read          (also a ValueError)
+    └── GenerationError     nothing could be made                                 (also a RuntimeError)
+
+Catch ``CogGuidedError`` for all of them, or the built-in class beside it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class CogGuidedError(Exception):
+    """The root of every deliberate error of this package."""
+
+
+class InputError(CogGuidedError, ValueError):
+    """An argument that cannot be used as it is."""
+
+
+class ImageError(InputError):
+    """An image that cannot be read; the message names the file where there is one."""
+
+
+class UnknownNameError(InputError):
+    """A name that is not known; the message lists near matches. Built by `unknown_name`."""
+
+
+class ModelError(CogGuidedError, ValueError):
+    """A model or checkpoint that does not fit what it was given for."""
+
+
+class MissingExtraError(CogGuidedError, ImportError):
+    """An optional dependency is not installed. Built by `missing_extra`."""
+
+
+class RecordError(CogGuidedError, ValueError):
+    """A saved record or folder that cannot be read, or that does not match what it is used with."""
+
+
+class GenerationError(CogGuidedError, RuntimeError):
+    """No image could be made."""
+
+
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownNameError:
+    """Build the error for a name that is not known, with the exact spelling to type instead.
+
+    >>> print(unknown_name("scorer", "memorabilty", ["clip", "memorability"]))
+    unknown scorer 'memorabilty': did you mean 'memorability'? Known: 'clip', 'memorability'.
+    >>> print(unknown_name("dimension", "", []))
+    unknown dimension '': none is known.
+    """
+    names = sorted(known)
+    if not names:
+        return UnknownNameError(f"unknown {kind} {name!r}: none is known.")
+    by_folded = {candidate.casefold(): candidate for candidate in names}
+    near = [by_folded[match] for match in difflib.get_close_matches(str(name).casefold(), by_folded, n=3)]
+    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+    return UnknownNameError(f"unknown {kind} {name!r}: {hint}Known: {', '.join(map(repr, names))}.")
+
+
+def missing_extra(package: str, extra: str) -> MissingExtraError:
+    """Build the error for an optional dependency that is not installed.
+
+    >>> print(missing_extra("peft", "train"))
+    'peft' is not installed; type: pip install "cogguided[train]"
+    """
+    return MissingExtraError(f"'{package}' is not installed; type: pip install \"cogguided[{extra}]\"")

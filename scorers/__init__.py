@@ -1,0 +1,32 @@
+"""Scorers: what is this image worth to a person?"""
+
+from __future__ import annotations
+
+from .base import DimensionScorer, ImageInput, Scorer, Scores
+from .dimensions import DIMENSIONS, Dimension, dimension
+from .ensemble import Ensemble, Target, TargetScores, TargetSpec, Term, load_target, parse_weights
+from .fake import FakeScorer
+from .registry import ScorerInfo, list_scorers, load_scorer, register_scorer, unregister_scorer
+
+__all__ = [
+    "DIMENSIONS",
+    "Dimension",
+    "DimensionScorer",
+    "Ensemble",
+    "FakeScorer",
+    "ImageInput",
+    "Scorer",
+    "ScorerInfo",
+    "Scores",
+    "Target",
+    "TargetScores",
+    "TargetSpec",
+    "Term",
+    "dimension",
+    "list_scorers",
+    "load_scorer",
+    "load_target",
+    "parse_weights",
+    "register_scorer",
+    "unregister_scorer",
+]

@@ -1,0 +1,173 @@
+"""From whatever a user has (path, PIL image in any mode, tensor) to RGB pictures that a model can see."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from .._errors import ImageError, InputError
+from .base import ImageInput
+
+_TOLERANCE = 1e-3  # how far a pixel may leave [0, 1] before the tensor is taken for one on another scale
+
+
+def as_pil(image: Image.Image | str | Path) -> Image.Image:
+    """Read one picture as 8-bit RGB, as a viewer would show it on a white page.
+
+    Palette, grey, CMYK and 16-bit pictures are converted, transparent parts become white, the EXIF
+    orientation is applied, and of an animation the first frame is taken. A picture with more pixels than
+    ``PIL.Image.MAX_IMAGE_PIXELS`` is refused before it is decoded.
+
+    Raises:
+        ImageError: the picture cannot be read or has no defined white (modes "I" and "F").
+        InputError: neither an image nor a path.
+
+    >>> as_pil(Image.new("LA", (2, 1), (0, 0))).getpixel((0, 0))
+    (255, 255, 255)
+    """
+    if isinstance(image, Image.Image):
+        return _convert(image, _describe(image))
+    if not isinstance(image, str | Path):
+        raise InputError(f"expected a PIL image or a path, got {type(image).__name__}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(image) as opened:
+                return _convert(opened, str(image))
+    except ImageError:
+        raise
+    except FileNotFoundError:
+        raise ImageError(f"{image}: no such file") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise ImageError(f"{image}: too large; raise PIL.Image.MAX_IMAGE_PIXELS to allow it ({error})") from error
+    except Exception as error:  # a damaged file can make a decoder raise anything
+        raise ImageError(f"{image}: cannot be read as an image ({error})") from error
+
+
+def _describe(image: Image.Image) -> str:
+    filename = str(getattr(image, "filename", "") or "")
+    return filename or f"PIL image {image.mode} {image.width}x{image.height}"
+
+
+def _convert(image: Image.Image, where: str) -> Image.Image:
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and image.width * image.height > limit:
+        raise ImageError(
+            f"{where}: {image.width}x{image.height} is more than {limit} pixels; "
+            "shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS"
+        )
+    if image.width == 0 or image.height == 0:
+        raise ImageError(f"{where}: has no pixels")
+    if image.mode in ("I", "F"):
+        raise ImageError(f"{where}: mode {image.mode!r} has no defined white; convert it to 'L' or 'I;16' first")
+    try:
+        return _first_frame_rgb(image)
+    except Exception as error:  # a lazily opened file is decoded only here
+        raise ImageError(f"{where}: cannot be read as an image ({error})") from error
+
+
+def _first_frame_rgb(image: Image.Image) -> Image.Image:
+    frame = image.tell() if getattr(image, "is_animated", False) else 0
+    if frame:
+        image.seek(0)
+    try:
+        upright = ImageOps.exif_transpose(image)
+    finally:
+        if frame:
+            image.seek(frame)
+    if upright.mode.startswith("I;16"):  # grey 16 bits: 65535 is white, 257 = 65535 / 255
+        grey = np.asarray(upright, dtype=np.float64) / 257
+        upright = Image.fromarray(np.rint(grey).astype(np.uint8))
+    if upright.has_transparency_data:
+        rgba = upright.convert("RGBA")
+        page = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(page, rgba).convert("RGB")
+    return upright.convert("RGB")
+
+
+def check_images(images: ImageInput) -> None:
+    """Refuse what is not a batch of images, and say what to pass instead.
+
+    Raises:
+        InputError: a single image or path, or a tensor of another shape, type or scale.
+
+    >>> check_images(torch.rand(2, 3, 8, 8))
+    """
+    if isinstance(images, Image.Image | str | Path):
+        raise InputError("images: expected a list of images or paths; for a single one pass [image]")
+    if not isinstance(images, torch.Tensor):
+        return
+    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+        raise InputError(
+            f"images: expected a float tensor (B, 3, H, W) in [0, 1], got {images.dtype} {tuple(images.shape)}"
+        )
+    pixels = images.detach()
+    if bool(((pixels < -_TOLERANCE) | (pixels > 1 + _TOLERANCE)).any()):
+        low, high = float(pixels.nan_to_num(0.5).min()), float(pixels.nan_to_num(0.5).max())
+        raise InputError(f"images: expected values in [0, 1], got {low:.3g} to {high:.3g}")
+
+
+def load_images(
+    images: ImageInput, on_error: Literal["raise", "nan"] = "raise"
+) -> tuple[list[Image.Image | None], list[str | None]]:
+    """Read a batch of B pictures as 8-bit RGB: pictures, and why one is missing.
+
+    With ``on_error="nan"`` a broken picture is None with its reason beside it, and the rest goes on; with
+    ``"raise"`` it is an error. A tensor image with pixels that are not finite counts as broken.
+
+    Raises:
+        ImageError: a picture cannot be read, with ``on_error="raise"``.
+        InputError: not a batch of images (see `check_images`).
+
+    >>> pictures, errors = load_images([Image.new("L", (2, 2)), "missing.png"], on_error="nan")
+    >>> [picture is None for picture in pictures], errors
+    ([False, True], [None, 'missing.png: no such file'])
+    """
+    check_images(images)
+    pictures: list[Image.Image | None] = []
+    errors: list[str | None] = []
+    for index in range(len(images)):
+        try:
+            item = images[index]
+            picture = tensor_to_pil(item, f"image {index}") if isinstance(item, torch.Tensor) else as_pil(item)
+        except ImageError as error:
+            if on_error == "raise":
+                raise
+            pictures.append(None)
+            errors.append(str(error))
+        else:
+            pictures.append(picture)
+            errors.append(None)
+    return pictures, errors
+
+
+def tensor_to_pil(pixels: torch.Tensor, where: str = "image") -> Image.Image:
+    """Round one float image (3, H, W) in [0, 1] to an 8-bit RGB picture.
+
+    Raises:
+        ImageError: a pixel is not finite.
+
+    >>> tensor_to_pil(torch.ones(3, 4, 5)).size
+    (5, 4)
+    """
+    pixels = pixels.detach()
+    if not bool(pixels.isfinite().all()):
+        raise ImageError(f"{where}: has pixels that are not finite (NaN or inf)")
+    rounded = (pixels.float().clamp(0, 1) * 255).round().to(torch.uint8)
+    return Image.fromarray(rounded.permute(1, 2, 0).cpu().numpy())
+
+
+def to_tensor(pictures: Sequence[Image.Image]) -> torch.Tensor:
+    """Stack RGB pictures of one size to a float32 tensor (B, 3, H, W) in [0, 1].
+
+    >>> to_tensor([Image.new("RGB", (5, 4), "white")]).shape
+    torch.Size([1, 3, 4, 5])
+    """
+    arrays = np.stack([np.asarray(picture, dtype=np.uint8) for picture in pictures])
+    return torch.from_numpy(arrays).permute(0, 3, 1, 2).float() / 255

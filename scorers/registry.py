@@ -1,0 +1,298 @@
+"""Scorers by name: built in, registered here, or plugged in by an entry point in ``cogguided.scorers``."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from .._errors import InputError, ModelError, unknown_name
+from .base import Scorer
+from .dimensions import DIMENSIONS
+
+ENTRY_POINT_GROUP = "cogguided.scorers"
+EMBEDDED = Path(__file__).resolve().parent.parent / "pipelines" / "embedded" / "weights"
+"""Folder of the model that ships with the package."""
+
+Factory = Callable[..., Scorer]
+
+
+@dataclass(frozen=True)
+class ScorerInfo:
+    """The facts about a scorer, known before its weights are loaded.
+
+    Attributes:
+        name: what to give to `load_scorer`.
+        summary: one line.
+        low: lowest value of the scale, None if it is known only after loading.
+        high: highest value; higher means more of what the scorer is named after.
+        needs_prompt: whether images are compared with prompts.
+        grounding: where the values come from: "human" ratings, a documented "proxy", or "" if not known.
+        source: the model, as a path, a hub name or the package which brings it.
+        licence: licence of the weights, "" if not known.
+    """
+
+    name: str
+    summary: str = ""
+    low: float | None = None
+    high: float | None = None
+    needs_prompt: bool = False
+    grounding: str = ""
+    source: str = ""
+    licence: str = ""
+
+
+_REGISTRY: dict[str, tuple[Factory, ScorerInfo]] = {}
+
+
+def register_scorer(name: str, factory: Factory, info: ScorerInfo | None = None) -> None:
+    """Make `load_scorer(name, **kwargs)` call `factory(**kwargs)`.
+
+    Without `info` the summary is the first line of the factory's docstring.
+
+    Raises:
+        InputError: the name is taken, or could be mistaken for a path or for weights.
+
+    >>> from .fake import FakeScorer
+    >>> register_scorer("darkness", lambda: FakeScorer("darkness", fn=lambda x: 1 - x.mean(dim=(1, 2, 3))))
+    >>> load_scorer("darkness").name
+    'darkness'
+    >>> unregister_scorer("darkness")
+    """
+    if not name or any(char in name for char in "/\\=, "):
+        raise InputError(f"scorer name {name!r}: must not be empty or hold '/', '\\', '=', ',' or spaces")
+    if name in _REGISTRY:
+        raise InputError(f"a scorer named '{name}' is registered already; unregister_scorer('{name}') frees it")
+    if info is not None and info.name != name:
+        raise InputError(f"info.name is '{info.name}', expected '{name}'")
+    _REGISTRY[name] = (factory, info or ScorerInfo(name, summary=_first_line(factory)))
+
+
+def unregister_scorer(name: str) -> None:
+    """Take a registered scorer out again.
+
+    Raises:
+        UnknownNameError: nobody registered that name.
+
+    >>> unregister_scorer("nobody")
+    Traceback (most recent call last):
+    ...
+    cogguided._errors.UnknownNameError: ...
+    """
+    if name not in _REGISTRY:
+        raise unknown_name("scorer", name, _REGISTRY)
+    del _REGISTRY[name]
+
+
+def list_scorers() -> list[ScorerInfo]:
+    """List the facts of every scorer that can be loaded by name, built-in ones first.
+
+    Raises:
+        InputError: a plug-in brings a name that is taken.
+
+    >>> [info.name for info in list_scorers()][:4]
+    ['aesthetics', 'funniness', 'emotional_valence', 'memorability']
+    """
+    plugged = _plugins()
+    for name in plugged:
+        if name in _REGISTRY:
+            raise _taken(plugged[name])
+    registered = [_with_embedded_facts(info) for _, info in _REGISTRY.values()]
+    return registered + [_plugin_info(point) for point in plugged.values()]
+
+
+def load_scorer(scorer: str | Path | Scorer, **kwargs: Any) -> Scorer:
+    """Load a scorer by name, by folder, or by hub name; a scorer object is returned as it is.
+
+    A name is looked up exactly as spelt, among the registered scorers and the installed plug-ins. A folder
+    with ``open_clip_config.json`` is a `CLIPScorer`, any other folder or a hub name ("owner/model") an
+    `MLLMScorer`. Keyword arguments go to the scorer's factory.
+
+    Raises:
+        UnknownNameError: nobody registered that name.
+        InputError: an argument that the factory does not take, or a name that two plug-ins claim.
+        ModelError: the weights do not fit, or a plug-in returned something that is no scorer.
+
+    >>> load_scorer("fake", low=0.0, high=2.0).high
+    2.0
+    """
+    if isinstance(scorer, Scorer):
+        if kwargs:
+            raise InputError(f"a scorer object is already loaded: it takes no arguments, got {sorted(kwargs)}")
+        return scorer
+    if not isinstance(scorer, str | Path):
+        raise InputError(
+            f"expected a scorer's name, a folder or a scorer, got {type(scorer).__name__}; a scorer has name, low, "
+            "high, differentiable, needs_prompt, to() and is called with (images, prompts)"
+        )
+    factory = _factory(scorer)
+    try:
+        inspect.signature(factory).bind(**kwargs)
+    except TypeError as error:
+        takes = ", ".join(inspect.signature(factory).parameters) or "nothing"
+        raise InputError(f"scorer '{scorer}': {error}; it takes: {takes}") from None
+    loaded = factory(**kwargs)
+    if not isinstance(loaded, Scorer):
+        raise ModelError(f"'{scorer}' made a {type(loaded).__name__}, which lacks part of the Scorer interface")
+    return loaded
+
+
+def _factory(scorer: str | Path) -> Factory:
+    name = str(scorer)
+    plugged = _plugins()
+    if name in _REGISTRY:
+        if name in plugged:
+            raise _taken(plugged[name])
+        return _REGISTRY[name][0]
+    if name in plugged:
+        factory: Factory = plugged[name].load()
+        return factory
+    if Path(scorer).is_dir():
+        is_clip = (Path(scorer) / "open_clip_config.json").is_file()
+        return _bound(_open_clip if is_clip else _mllm, name)
+    if isinstance(scorer, Path) or name.startswith((".", "/", "~")):
+        raise InputError(f"scorer: no folder {name!r}")
+    if name.count("/") == 1:
+        return _bound(_mllm, name)
+    raise unknown_name("scorer", name, [*_REGISTRY, *plugged])
+
+
+def _bound(factory: Factory, model: str) -> Factory:
+    def make(**kwargs: Any) -> Scorer:
+        return factory(model=model, **kwargs)
+
+    parameters = [p for n, p in inspect.signature(factory).parameters.items() if n != "model"]
+    make.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return make
+
+
+def _plugins() -> dict[str, EntryPoint]:
+    found: dict[str, EntryPoint] = {}
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        if point.name in found and found[point.name].value != point.value:
+            raise _taken(point)
+        found[point.name] = point
+    return found
+
+
+def _taken(point: EntryPoint) -> InputError:
+    return InputError(
+        f"the plug-in {point.value!r} ({_package(point)}) brings the scorer '{point.name}', a name that is taken"
+    )
+
+
+def _package(point: EntryPoint) -> str:
+    return point.dist.name if point.dist is not None else "unknown package"
+
+
+def _plugin_info(point: EntryPoint) -> ScorerInfo:
+    return ScorerInfo(point.name, summary=f"plug-in {point.value}", source=_package(point))
+
+
+def _first_line(factory: Factory) -> str:
+    return (inspect.getdoc(factory) or "").partition("\n")[0]
+
+
+def _with_embedded_facts(info: ScorerInfo) -> ScorerInfo:
+    facts_file = EMBEDDED / "aligned" / "cogguided_scorer.json"
+    if info.name not in DIMENSIONS or not facts_file.is_file():
+        return info
+    facts = json.loads(facts_file.read_text(encoding="utf-8"))
+    return ScorerInfo(
+        info.name,
+        info.summary,
+        info.low,
+        info.high,
+        info.needs_prompt,
+        facts.get("grounding", {}).get(info.name, ""),
+        info.source,
+        facts.get("licence", info.licence),
+    )
+
+
+def _require_embedded(part: str) -> Path:
+    folder = EMBEDDED / part
+    if not folder.is_dir():
+        raise ModelError(f"the embedded model is not installed: no folder {folder}")
+    return folder
+
+
+def _mllm(
+    model: str | Path,
+    dimension: str = "emotional_valence",
+    adapter: str | Path | None = None,
+    readout: str = "expected",
+    batch_size: int = 16,
+    device: Any = None,
+    dtype: Any = None,
+    min_mass: float | None = None,
+    trust_remote_code: bool = False,
+) -> Scorer:
+    """Any Hugging Face image-text-to-text model, asked for one dimension."""
+    from .mllm import MIN_MASS, MLLMScorer
+
+    return MLLMScorer.from_pretrained(
+        model,
+        dimension=dimension,
+        adapter=adapter,
+        readout=readout,
+        batch_size=batch_size,
+        device=device,
+        dtype=dtype,
+        min_mass=MIN_MASS if min_mass is None else min_mass,
+        trust_remote_code=trust_remote_code,
+    )
+
+
+def _dimension_factory(dimension: str) -> Factory:
+    def make(model: str | Path | None = None, **kwargs: Any) -> Scorer:
+        return _mllm(_require_embedded("aligned") if model is None else model, dimension, **kwargs)
+
+    own = inspect.signature(_mllm).parameters
+    optional_model = own["model"].replace(default=None)
+    make.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [optional_model, *(p for n, p in own.items() if n not in ("model", "dimension"))]
+    )
+    return make
+
+
+def _open_clip(
+    model: str | Path,
+    pretrained: str | None = None,
+    batch_size: int = 64,
+    device: Any = None,
+    dtype: Any = None,
+) -> Scorer:
+    """Any open_clip model: cosine similarity of image and prompt."""
+    from .clip import CLIPScorer
+
+    return CLIPScorer.from_pretrained(
+        model, pretrained=pretrained, batch_size=batch_size, device=device, dtype=dtype
+    )
+
+
+def _embedded_clip(batch_size: int = 64, device: Any = None, dtype: Any = None) -> Scorer:
+    """The embedded CLIP: how well an image shows its prompt."""
+    return _open_clip(_require_embedded("clip"), batch_size=batch_size, device=device, dtype=dtype)
+
+
+def _register_built_in() -> None:
+    from .fake import FakeScorer
+
+    for name, dim in DIMENSIONS.items():
+        info = ScorerInfo(name, dim.summary, dim.low, dim.high, source="embedded", licence="Apache-2.0")
+        register_scorer(name, _dimension_factory(name), info)
+    clip = ScorerInfo("clip", _first_line(_embedded_clip), -1.0, 1.0, True, "", "embedded", "Apache-2.0")
+    register_scorer("clip", _embedded_clip, clip)
+    register_scorer("mllm", _mllm, ScorerInfo("mllm", _first_line(_mllm), source="model=..."))
+    register_scorer(
+        "open_clip", _open_clip, ScorerInfo("open_clip", _first_line(_open_clip), -1.0, 1.0, True, source="model=...")
+    )
+    register_scorer("fake", FakeScorer, ScorerInfo("fake", _first_line(FakeScorer), 0.0, 1.0, source="built in"))
+
+
+_register_built_in()
