@@ -1,0 +1,58 @@
+# cogguided: everything starts from a fresh clone; `.venv` is made on first use and kept.
+#   make demo      guided images with the embedded model, in out/demo/
+#   make test      the test suite (offline, CPU)
+#   make check     ruff and mypy --strict
+#   make dev       install the tools for working on the code
+#   make embedded  train the embedded model again, from the raw artwork (hours on a CPU)
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check dev embedded clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "cogguided needs Python 3.10 or newer: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+# A stamp per set of dependencies: a second `make` installs nothing.
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	$(PIP) install --quiet --editable .
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml | $(BIN)/python
+	$(PIP) install --quiet --editable '.[test]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	$(PIP) install --quiet --editable '.[dev]'
+	@touch $@ $(VENV)/.installed $(VENV)/.installed-test
+
+demo: $(VENV)/.installed
+	$(BIN)/cogguided generate "a face" "a cat" --target emotional_valence --n 8 --seed 0 --out out/demo
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.installed-dev .typing/cogguided
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+dev: $(VENV)/.installed-dev .typing/cogguided
+
+# Type checkers see the package, whose root is this folder, through a link.
+.typing/cogguided:
+	mkdir -p .typing
+	ln -sfn .. .typing/cogguided
+
+embedded: $(VENV)/.installed-dev
+	$(PIP) install --quiet --editable '.[embedded]'
+	$(MAKE) -C examples/embedded PYTHON=$(abspath $(BIN)/python)
+
+clean:
+	rm -rf build dist out .typing *.egg-info

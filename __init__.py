@@ -1,0 +1,72 @@
+"""Steer any diffusers text-to-image pipeline by what its images make people feel.
+
+>>> import cogguided
+>>> cogguided.FakeScorer().name
+'fake'
+
+Importing this costs milliseconds and touches no network: a name is loaded when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from ._errors import CogGuidedError
+    from .guidance import BestOfN, Budget, Candidate
+    from .pipelines import CogGuidedPipeline, replay
+    from .scorers import (
+        FakeScorer,
+        Scorer,
+        Scores,
+        Target,
+        list_scorers,
+        load_scorer,
+        register_scorer,
+    )
+
+_HOME = {
+    "BestOfN": "guidance",
+    "Budget": "guidance",
+    "Candidate": "guidance",
+    "CogGuidedError": "_errors",
+    "CogGuidedPipeline": "pipelines",
+    "FakeScorer": "scorers",
+    "Scorer": "scorers",
+    "Scores": "scorers",
+    "Target": "scorers",
+    "list_scorers": "scorers",
+    "load_scorer": "scorers",
+    "register_scorer": "scorers",
+    "replay": "pipelines",
+}
+
+__all__ = [
+    "BestOfN",
+    "Budget",
+    "Candidate",
+    "CogGuidedError",
+    "CogGuidedPipeline",
+    "FakeScorer",
+    "Scorer",
+    "Scores",
+    "Target",
+    "list_scorers",
+    "load_scorer",
+    "register_scorer",
+    "replay",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first asked for (PEP 562)."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

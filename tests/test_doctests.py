@@ -1,0 +1,22 @@
+"""Every `>>>` in the package runs."""
+
+import doctest
+import importlib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = [f for folder in (".", "scorers", "guidance", "pipelines") for f in sorted((ROOT / folder).glob("*.py"))]
+MODULES = [
+    ".".join(("cogguided", *f.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
+    for f in FILES
+    if f.name not in ("__main__.py", "custom_pipeline.py")  # these two run something when imported
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstrings(name):
+    module = importlib.import_module(name)
+    failed, _ = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    assert failed == 0

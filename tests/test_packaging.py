@@ -1,0 +1,194 @@
+"""The package as a package: what is in it, what it costs to import, which way its imports run."""
+
+import ast
+import importlib.metadata
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+LAYERS = ["_errors", "scorers", "guidance", "pipelines", "_cli", "__main__"]
+NOT_THE_PACKAGE = {"tests", "examples", "benchmarks", "docs", "build", "dist", "out", "runs"}
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pragma: no cover
+    from pip._vendor import tomli as tomllib
+
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def package_files() -> list[Path]:
+    """Every Python file of the package, relative to the root."""
+    files = [p.relative_to(ROOT) for p in ROOT.rglob("*.py")]
+    return sorted(f for f in files if f.parts[0] not in NOT_THE_PACKAGE and not f.parts[0].startswith("."))
+
+
+def run(code: str, path: Path | None = None, **env: str) -> str:
+    """Run code in a fresh interpreter, away from the repository."""
+    search = {"PYTHONPATH": str(path)} if path else {}
+    command = [sys.executable, "-W", "error::ImportWarning", "-c", code]
+    done = subprocess.run(
+        command, cwd="/", env={**os.environ, **search, **env}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_listed_packages_are_the_packages_in_the_tree():
+    tree = {".".join(("cogguided", *f.parent.parts)) for f in package_files() if f.name == "__init__.py"}
+    with_code = {".".join(("cogguided", *f.parent.parts)) for f in package_files()}
+    assert with_code == tree, "a folder has Python files but no __init__.py"
+    assert sorted(PYPROJECT["tool"]["setuptools"]["packages"]) == sorted(tree)
+
+
+def test_root_modules_are_private_and_shadow_no_standard_name():
+    for file in package_files():
+        if len(file.parts) == 1:
+            assert file.stem.startswith("_"), f"{file}: modules at the root start with an underscore"
+            assert file.stem.strip("_") not in sys.stdlib_module_names - {"main"}
+
+
+def imports_of(file: Path) -> list[tuple[int, str]]:
+    """(level, dotted module) of every import statement in a file, those inside functions too."""
+    found = []
+    for node in ast.walk(ast.parse((ROOT / file).read_text())):
+        if isinstance(node, ast.ImportFrom):
+            found.append((node.level, node.module or ""))
+            if node.level:  # `from .. import scorers`
+                found += [(node.level, ".".join(filter(None, (node.module, a.name)))) for a in node.names]
+        elif isinstance(node, ast.Import):
+            found += [(0, alias.name) for alias in node.names]
+    return found
+
+
+# diffusers runs this file on its own, outside a package
+ON_ITS_OWN = Path("pipelines/custom_pipeline.py")
+
+
+@pytest.mark.parametrize("file", package_files(), ids=str)
+def test_imports_are_relative_and_run_one_way(file):
+    layer = file.with_suffix("").parts[0]
+    if layer == "__init__":
+        return
+    for level, module in imports_of(file):
+        if level == 0:
+            absolute = module.split(".")[0]
+            assert absolute not in ("cogguided", *LAYERS[1:4]) or file == ON_ITS_OWN, f"{file}: {module}"
+            continue
+        parts = [*file.parent.parts[: len(file.parent.parts) - level + 1], *module.split(".")]
+        if parts[0] in LAYERS:
+            assert LAYERS.index(parts[0]) <= LAYERS.index(layer), f"{file} imports {'.'.join(parts)}"
+
+
+def test_import_is_cheap_lazy_and_offline():
+    code = """
+import socket, sys
+def refuse(*a, **k): raise AssertionError("the network was touched")
+socket.socket.connect = refuse; socket.getaddrinfo = refuse
+import cogguided
+heavy = {"torch", "diffusers", "transformers", "open_clip", "numpy", "PIL", "typer"} & set(sys.modules)
+assert not heavy, heavy
+assert set(cogguided.__all__) <= set(dir(cogguided))
+for name in cogguided.__all__: getattr(cogguided, name)
+print(cogguided.__version__)
+"""
+    assert run(code) == importlib.metadata.version("cogguided")
+
+
+def test_unknown_attribute():
+    import cogguided
+
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        cogguided.nothing  # noqa: B018
+
+
+def test_public_names_are_the_same_for_type_checkers():
+    tree = ast.parse((ROOT / "__init__.py").read_text())
+    block = next(n for n in tree.body if isinstance(n, ast.If))
+    typed = {a.name: n.module for n in block.body if isinstance(n, ast.ImportFrom) for a in n.names}
+    import cogguided
+
+    assert typed == cogguided._HOME
+    assert sorted(typed) == cogguided.__all__
+
+
+def test_extras_are_complete_and_have_no_upper_pins():
+    project = PYPROJECT["project"]
+    extras = project["optional-dependencies"]
+    assert {"train", "plots", "resmem", "xformers", "bitsandbytes", "test", "dev"} <= set(extras)
+    for requirement in [*project["dependencies"], *(r for rs in extras.values() for r in rs)]:
+        assert not re.search(r"<|==|~=", requirement), requirement
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """A wheel built from the tree with what is installed (no network), unpacked."""
+    out = tmp_path_factory.mktemp("wheel")
+    # Built from a copy without artefacts, so that nothing stale gets in and the tree stays clean.
+    source = out / "source"
+    tracked = [ROOT / name for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE", "py.typed")]
+    tracked += [ROOT / f for f in package_files()]
+    tracked += [p for p in (ROOT / "pipelines/embedded").rglob("*") if p.is_file() and p.suffix != ".pyc"]
+    for file in tracked:
+        target = source / file.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.exists():
+            os.link(file, target)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    done = subprocess.run(
+        [*command, "--wheel-dir", out, source], capture_output=True, text=True, check=False, cwd=out
+    )
+    assert done.returncode == 0, done.stderr
+    (file,) = out.glob("cogguided-*.whl")
+    with zipfile.ZipFile(file) as archive:
+        archive.extractall(out / "site")
+    return out / "site"
+
+
+def test_wheel_has_every_file(wheel):
+    inside = {p.relative_to(wheel / "cogguided") for p in (wheel / "cogguided").rglob("*") if p.is_file()}
+    expected = {*package_files(), Path("py.typed")}
+    weights = ROOT / "pipelines/embedded/weights"
+    expected |= {p.relative_to(ROOT) for p in weights.rglob("*") if p.is_file()}
+    assert expected <= inside
+    assert not any(part in NOT_THE_PACKAGE for p in inside for part in p.parts[:1])
+    licences = {p.name for p in wheel.glob("*.dist-info/licenses/*")}
+    assert {"LICENSE", "NOTICE"} <= licences
+
+
+def test_wheel_imports_by_itself(wheel):
+    code = """
+import sys, cogguided
+from cogguided import BestOfN, FakeScorer, CogGuidedPipeline
+from cogguided.pipelines import CUSTOM_PIPELINE
+assert CUSTOM_PIPELINE.endswith("custom_pipeline.py"), CUSTOM_PIPELINE
+from pathlib import Path
+assert Path(CUSTOM_PIPELINE).is_file()
+print(cogguided.__file__)
+"""
+    assert run(code, path=wheel) == str(wheel / "cogguided/__init__.py")
+
+
+def test_editable_install_is_this_tree():
+    assert run("import cogguided; print(cogguided.__file__)") == str(ROOT / "__init__.py")
+
+
+def test_makefile_and_ci():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in ("demo", "test", "check", "dev", "embedded"):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    ci = ROOT / ".ci/run"
+    assert "make test" in ci.read_text()
+    assert os.access(ci, os.X_OK)
+
+
+def test_licence_is_the_whole_text():
+    text = (ROOT / "LICENSE").read_text()
+    assert "Apache License" in text
+    assert "END OF TERMS AND CONDITIONS" in text
