@@ -1,0 +1,159 @@
+"""Load an image-text-to-text model for scoring: a folder, a hub name, or a peft adapter on one of these."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+
+from .._errors import ModelError, missing_extra
+from .dimensions import DIMENSIONS, Dimension, dimension
+
+FACTS_FILE = "cogguided_scorer.json"
+
+
+@dataclass(frozen=True)
+class ScorerFacts:
+    """What a model folder's ``cogguided_scorer.json`` says; every key may be left out.
+
+    Attributes:
+        name: the model's name.
+        description: one paragraph.
+        licence: licence of the weights.
+        grounding: per dimension "human" or "proxy": what the model was aligned with.
+        dimensions: the dimensions it can be asked for, with its own questions where it has some
+            (keys "dimensions": names, and "questions": texts by name).
+        system_prompt: put before the question, or None.
+    """
+
+    name: str = ""
+    description: str = ""
+    licence: str = ""
+    grounding: dict[str, str] = field(default_factory=dict)
+    dimensions: dict[str, Dimension] = field(default_factory=lambda: dict(DIMENSIONS))
+    system_prompt: str | None = None
+
+    @staticmethod
+    def read(folder: Path) -> ScorerFacts:
+        """Read the facts in a folder; without the file, the defaults with the folder's name.
+
+        Raises:
+            ModelError: not a JSON object, or a value of the wrong kind.
+
+        >>> ScorerFacts.read(Path("no/such/model")).name
+        'model'
+        """
+        path = folder / FACTS_FILE
+        if not path.is_file():
+            return ScorerFacts(name=folder.name)
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            names = data.get("dimensions", list(DIMENSIONS))
+            questions = data.get("questions", {})
+            dims = {name: dimension(name) for name in names}
+            dims |= {name: replace(dims[name], question=str(text)) for name, text in questions.items()}
+            return ScorerFacts(
+                name=str(data.get("name", folder.name)),
+                description=str(data.get("description", "")),
+                licence=str(data.get("licence", "")),
+                grounding={str(name): str(value) for name, value in data.get("grounding", {}).items()},
+                dimensions=dims,
+                system_prompt=data.get("system_prompt"),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ModelError(f"{path}: {type(error).__name__}: {error}") from error
+
+
+def load_checkpoint(
+    model: str | Path,
+    adapter: str | Path | None,
+    device: torch.device | str | None,
+    dtype: torch.dtype | None,
+    trust_remote_code: bool,
+) -> tuple[PreTrainedModel, ProcessorMixin, ScorerFacts]:
+    """Load model, processor and facts; weights from safetensors only.
+
+    `model` may itself be an adapter folder: it names its base. An adapter is merged into the weights, modules
+    that it saved in full included. Processor and facts come from the adapter's folder where it has them.
+    The device defaults to the GPU if there is one, the type to float32 on a CPU and bfloat16 elsewhere.
+
+    Raises:
+        ModelError: nothing there, another kind of model, no safetensors, or weights that are missing.
+
+    Executed examples are in ``tests/scorers/test_checkpoints.py``.
+    """
+    if adapter is None and (Path(model) / "adapter_config.json").is_file():
+        model, adapter = _base_of(Path(model)), model
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    kind = dtype or (torch.float32 if place.type == "cpu" else torch.bfloat16)
+    loaded = _load_model(model, kind, trust_remote_code)
+    homes = [Path(model)]
+    if adapter is not None:
+        loaded = _merge_adapter(loaded, adapter)
+        homes.insert(0, Path(adapter))
+    processor = _load_processor(homes, str(model), trust_remote_code)
+    facts = ScorerFacts.read(next((home for home in homes if (home / FACTS_FILE).is_file()), homes[0]))
+    loaded.eval().requires_grad_(False).to(place)
+    return loaded, processor, facts
+
+
+def _base_of(adapter: Path) -> str | Path:
+    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    base = config.get("base_model_name_or_path")
+    if not base:
+        raise ModelError(f"{adapter}/adapter_config.json names no base_model_name_or_path: pass model=... too")
+    beside = adapter / base
+    if beside.is_dir():
+        return beside.resolve()
+    if base.startswith("."):
+        raise ModelError(f"{adapter}: its base {base!r} is not there: no folder {beside.resolve()}")
+    return str(base)
+
+
+def _load_model(model: str | Path, dtype: torch.dtype, trust_remote_code: bool) -> PreTrainedModel:
+    try:
+        loaded, info = AutoModelForImageTextToText.from_pretrained(
+            model, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelError(
+            f"{model}: cannot be loaded as an image-text-to-text model with safetensors weights "
+            f"({type(error).__name__}: {str(error).strip()})"
+        ) from error
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ModelError(f"{model}: {len(missing)} weights are missing, such as '{missing[0]}'")
+    return loaded  # type: ignore[no-any-return]
+
+
+def _merge_adapter(model: PreTrainedModel, adapter: str | Path) -> PreTrainedModel:
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise missing_extra("peft", "train") from error
+    if Path(adapter).is_dir() and not (Path(adapter) / "adapter_model.safetensors").is_file():
+        raise ModelError(f"{adapter}: no adapter_model.safetensors; weights are read from safetensors only")
+    try:
+        wrapped = PeftModel.from_pretrained(model, str(adapter))
+        merged: PreTrainedModel = wrapped.merge_and_unload(safe_merge=True)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelError(f"{adapter}: does not fit its base model ({type(error).__name__}: {error})") from error
+    return merged
+
+
+def _load_processor(homes: list[Path], hub_name: str, trust_remote_code: bool) -> ProcessorMixin:
+    named = ("processor_config.json", "preprocessor_config.json")
+    home = next((home for home in homes if any((home / name).is_file() for name in named)), None)
+    try:
+        loaded: Any = AutoProcessor.from_pretrained(home or hub_name, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(f"{home or hub_name}: no usable processor ({type(error).__name__}: {error})") from error
+    if not isinstance(loaded, ProcessorMixin):
+        raise ModelError(f"{home or hub_name}: holds a {type(loaded).__name__}, not an image-and-text processor")
+    if not loaded.chat_template:
+        raise ModelError(f"{home or hub_name}: its processor has no chat template, so the model cannot be asked")
+    return loaded

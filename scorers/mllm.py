@@ -1,0 +1,376 @@
+"""Any Hugging Face image-text-to-text model as a scorer.
+
+The model sees the image, then a question of `dimensions`, and answers "label, then number". Protocol: CogIP-Bench
+(arXiv 2511.22805). Read-outs: `expected`, the mean of its answer distribution (`readout`), or `greedy`, the
+likeliest text, parsed strictly.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from tqdm import tqdm
+from transformers import PreTrainedModel, ProcessorMixin
+
+from .._errors import InputError, ModelError, unknown_name
+from .base import ImageInput, Scores
+from .branching import Branches, Inputs, Reruns, check_branchable, cut_prefix
+from .checkpoints import ScorerFacts, load_checkpoint
+from .decoding import Continuation, read_expected, read_greedy
+from .dimensions import Dimension
+from .images import check_images, load_images
+from .readout import AnswerTree, Reading, answer_tree, parse_answer
+
+Readout = Literal["expected", "greedy"]
+
+MIN_MASS = 0.1
+"""Below this probability of valid answers an expected score is not valid."""
+MAX_NEW_TOKENS = 32
+"""Length of a greedy answer; a well-formed one takes about ten tokens."""
+
+
+@dataclass
+class _Core:
+    """One loaded model with what is derived from it once; shared by the scorers of its dimensions."""
+
+    model: PreTrainedModel
+    processor: ProcessorMixin
+    facts: ScorerFacts
+    questions: dict[str, list[int]] = field(default_factory=dict)
+    trees: dict[str, AnswerTree] = field(default_factory=dict)
+    packed: bool = True
+
+    def prepare(self, pictures: Sequence[Image.Image], question: str) -> Inputs:
+        """Run the processor: right-padded prompts of image, question and the start of the answer."""
+        system = self.facts.system_prompt
+        before = [{"role": "system", "content": [{"type": "text", "text": system}]}] if system else []
+        chats = [
+            [*before, {"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": question}]}]
+            for picture in pictures
+        ]
+        out = self.processor.apply_chat_template(
+            chats,
+            tokenize=True,
+            add_generation_prompt=True,
+            return_dict=True,
+            processor_kwargs={"padding": True, "padding_side": "right", "return_tensors": "pt"},
+        )
+        tensors = {key: torch.as_tensor(value) for key, value in out.items()}
+        place, dtype = self.model.device, self.model.dtype
+        return {k: v.to(place, dtype) if v.is_floating_point() else v.to(place) for k, v in tensors.items()}
+
+    def tree(self, dim: Dimension) -> AnswerTree:
+        """Valid answers of a dimension in this model's tokens; made when first asked for."""
+        if dim.name not in self.trees:
+            tokenizer: Any = self.processor.tokenizer
+            self.trees[dim.name] = answer_tree(lambda t: tokenizer(t, add_special_tokens=False)["input_ids"], dim)
+        return self.trees[dim.name]
+
+    def split_questions(self) -> None:
+        """Find what follows the image in the prompt of each dimension: the tokens after the common start."""
+        picture = Image.new("RGB", (64, 64), "gray")
+        prompts = {
+            name: self.prepare([picture], dim.question)["input_ids"][0].tolist()
+            for name, dim in self.facts.dimensions.items()
+        }
+        other = self.prepare([picture], ".")["input_ids"][0].tolist()
+        common = 0
+        while all(len(ids) > common + 1 and ids[common] == other[common] for ids in (other, *prompts.values())):
+            common += 1
+        self.questions = {name: ids[common:] for name, ids in prompts.items()}
+
+    def check_packing(self) -> None:
+        """Compare `Branches` with a plain run once; where they differ, go on with `Reruns` and say so."""
+        name, question = next(iter(self.questions.items()))
+        inputs = self.prepare([Image.new("RGB", (64, 64), "gray")], self.facts.dimensions[name].question)
+        prefix, lengths = cut_prefix(inputs, len(question))
+        expected = Reruns(self.model, prefix, lengths).extend([question], [[*range(-1, len(question) - 1)]])[0, -1]
+        size = len(question)
+        parents = [*range(-1, size - 1), -1, *range(size, 2 * size - 1)]
+        try:
+            check_branchable(self.model)
+            branches = Branches(self.model, prefix, lengths)
+            got = branches.extend([[*reversed(question), *question]], [parents], [2 * size - 1])[0, 0]
+            gap = (expected.float().log_softmax(-1) - got.float().log_softmax(-1)).abs().max().item()
+            reason = f"log probabilities differ by {gap:.2g}"
+            self.packed = gap < (1e-2 if self.model.dtype == torch.float32 else 0.5)
+        except (ModelError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+            self.packed, reason = False, str(error)
+        if not self.packed:
+            warnings.warn(
+                f"{self.facts.name}: answers cannot share one pass over the image ({reason}); "
+                "each branch is run from the start, which is slow",
+                stacklevel=4,
+            )
+
+
+class MLLMScorer:
+    """Score images by asking a multimodal LLM, one dimension a call or all of them in one pass.
+
+    Values are in the dimension's range, e.g. 0 to 10; higher means more. With ``readout="expected"``, `std` is
+    the spread of the model's answers and `mass` the probability that it gave to valid ones. An image costs one
+    pass over image and question, plus, for a model that answers as asked, some 30 to 150 answer tokens packed
+    into three to five short passes (at most about 700 tokens, for one whose numbers are wholly undecided).
+
+    Make one with `from_pretrained`. Scorers of several dimensions on the same weights: `with_dimension`.
+
+    Attributes:
+        dimension: the dimension that a plain call scores.
+        readout: "expected" or "greedy".
+        batch_size: images a pass.
+        min_mass: probability of valid answers below which an expected score is not valid.
+        progress: show a bar over the batches: True, False, or None for only on a terminal.
+    """
+
+    differentiable = False
+    needs_prompt = False
+
+    def __init__(
+        self,
+        core: _Core,
+        dimension: str,
+        readout: str = "expected",
+        batch_size: int = 16,
+        min_mass: float = MIN_MASS,
+        progress: bool | None = None,
+    ) -> None:
+        if dimension not in core.facts.dimensions:
+            raise unknown_name(f"dimension of {core.facts.name}", dimension, core.facts.dimensions)
+        if readout not in ("expected", "greedy"):
+            raise unknown_name("readout", readout, ("expected", "greedy"))
+        if batch_size < 1 or not 0 <= min_mass <= 1:
+            raise InputError(f"expected batch_size >= 1 and min_mass in [0, 1], got {batch_size} and {min_mass}")
+        self._core = core
+        self.dimension = dimension
+        self.readout = readout
+        self.batch_size = batch_size
+        self.min_mass = min_mass
+        self.progress = progress
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path,
+        dimension: str = "emotional_valence",
+        adapter: str | Path | None = None,
+        readout: str = "expected",
+        batch_size: int = 16,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        min_mass: float = MIN_MASS,
+        trust_remote_code: bool = False,
+    ) -> MLLMScorer:
+        """Load a model from a folder or the hub.
+
+        Args:
+            model: folder or hub name of an image-text-to-text model, or folder of a peft adapter.
+            dimension: what a plain call scores.
+            adapter: folder or hub name of a peft adapter on `model`.
+            readout: "expected" or "greedy".
+            batch_size: images a pass.
+            device: default: the GPU if there is one.
+            dtype: default: float32 on a CPU, bfloat16 elsewhere.
+            min_mass: probability of valid answers below which an expected score is not valid.
+            trust_remote_code: run code that comes with the model.
+
+        Raises:
+            ModelError: the model cannot be loaded or is of another kind.
+            InputError: an argument out of range; UnknownNameError for a dimension that it does not have.
+
+        Executed examples are in ``tests/scorers/test_mllm.py``.
+        """
+        core = _Core(*load_checkpoint(model, adapter, device, dtype, trust_remote_code))
+        scorer = cls(core, dimension, readout, batch_size, min_mass)
+        with torch.inference_mode():
+            core.split_questions()
+            core.check_packing()
+        return scorer
+
+    @property
+    def name(self) -> str:
+        """The dimension's name."""
+        return self.dimension
+
+    @property
+    def model_name(self) -> str:
+        """The model's own name."""
+        return self._core.facts.name
+
+    @property
+    def facts(self) -> ScorerFacts:
+        """What the model's folder says about it."""
+        return self._core.facts
+
+    @property
+    def low(self) -> float:
+        """Lowest value of the dimension."""
+        return self._core.facts.dimensions[self.dimension].low
+
+    @property
+    def high(self) -> float:
+        """Highest value of the dimension."""
+        return self._core.facts.dimensions[self.dimension].high
+
+    @property
+    def dimensions(self) -> tuple[str, ...]:
+        """Every dimension that the model can be asked for."""
+        return tuple(self._core.facts.dimensions)
+
+    @property
+    def core(self) -> object:
+        """The loaded model; scorers with the very same core share their weights."""
+        return self._core
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The transformers model."""
+        return self._core.model
+
+    @property
+    def processor(self) -> ProcessorMixin:
+        """The model's processor."""
+        return self._core.processor
+
+    def with_dimension(self, name: str) -> MLLMScorer:
+        """Return a scorer of another dimension on the same weights.
+
+        Raises:
+            UnknownNameError: the model has no such dimension.
+        """
+        return MLLMScorer(self._core, name, self.readout, self.batch_size, self.min_mass, self.progress)
+
+    def to(self, device: torch.device | str) -> MLLMScorer:
+        """Move the weights, for every scorer that shares them, and return the scorer itself."""
+        self._core.model.to(device)
+        return self
+
+    def __call__(self, images: ImageInput, prompts: Sequence[str] | None = None) -> Scores:
+        """Score B images in the scorer's dimension; `prompts` are not looked at.
+
+        Raises:
+            InputError: not a batch of images.
+        """
+        return self.score_all(images, [self.dimension])[self.dimension]
+
+    def score_all(self, images: ImageInput, dimensions: Sequence[str] | None = None) -> dict[str, Scores]:
+        """Score B images in all dimensions (or those named), with one pass over image and prompt start.
+
+        Raises:
+            InputError: not a batch of images; UnknownNameError for a dimension that the model does not have.
+        """
+        check_images(images)
+        names = list(dict.fromkeys(self.dimensions if dimensions is None else dimensions))
+        for name in names:
+            if name not in self._core.facts.dimensions:
+                raise unknown_name(f"dimension of {self.model_name}", name, self.dimensions)
+        parts: dict[str, list[Scores]] = {name: [] for name in names}
+        for batch in self._batches(images):
+            for name, scores in self._score_batch(batch, names).items():
+                parts[name].append(scores)
+        return {name: Scores.cat(scores) for name, scores in parts.items()}
+
+    def _batches(self, images: ImageInput) -> Iterator[ImageInput]:
+        starts = range(0, len(images), self.batch_size)
+        hidden = True if len(starts) < 2 else (None if self.progress is None else not self.progress)
+        for start in tqdm(starts, desc="scoring", unit="batch", disable=hidden, leave=False):
+            yield images[start : start + self.batch_size]
+
+    @torch.inference_mode()
+    def _score_batch(self, images: ImageInput, names: list[str]) -> dict[str, Scores]:
+        pictures, errors = load_images(images, on_error="nan")
+        good = {index: picture for index, picture in enumerate(pictures) if picture is not None}
+        answers: dict[int, dict[str, _Answer]] = {}
+        for group, inputs in self._prepared(good, self._core.facts.dimensions[names[0]].question, errors):
+            answers.update(zip(group, self._answer(inputs, names), strict=True))
+        return {
+            name: _to_scores([answers[i][name] if i in answers else _Answer(error=errors[i]) for i in range(len(pictures))])
+            for name in names
+        }
+
+    def _prepared(
+        self, good: dict[int, Image.Image], question: str, errors: list[str | None]
+    ) -> Iterator[tuple[list[int], Inputs]]:
+        """Yield the processor's output for groups of images; note in `errors` the images it cannot take."""
+        groups = [list(good)] if self._core.packed else [[index] for index in good]
+        while groups:
+            group = groups.pop(0)
+            if not group:
+                continue
+            try:
+                inputs = self._core.prepare([good[index] for index in group], question)
+            except (ValueError, RuntimeError, ZeroDivisionError) as error:
+                if len(group) > 1:
+                    groups = [[index] for index in group] + groups  # find out which one it is
+                else:
+                    size = good[group[0]].size
+                    errors[group[0]] = f"image of {size[0]}x{size[1]}: refused by the model's processor ({error})"
+                continue
+            yield group, inputs
+
+    def _answer(self, inputs: Inputs, names: list[str]) -> list[dict[str, _Answer]]:
+        core = self._core
+        asked = core.questions[names[0]]
+        for row, length in enumerate(inputs["attention_mask"].sum(dim=1).tolist()):
+            if inputs["input_ids"][row, length - len(asked) : length].tolist() != asked:
+                raise ModelError(f"{self.model_name}: its chat template does not put the question after the image")
+        prefix, lengths = cut_prefix(inputs, len(asked))
+        branches: Continuation = (Branches if core.packed else Reruns)(core.model, prefix, lengths)
+        questions = {name: core.questions[name] for name in names}
+        dims = core.facts.dimensions
+        if self.readout == "expected":
+            trees = {name: core.tree(dims[name]) for name in names}
+            readings = read_expected(branches, questions, trees, len(lengths))
+            return [{n: _from_reading(row[n], dims[n], self.min_mass) for n in names} for row in readings]
+        tokenizer: Any = core.processor.tokenizer
+        texts = read_greedy(branches, questions, _stop_tokens(core), len(lengths), MAX_NEW_TOKENS)
+        decoded = [{n: tokenizer.decode(row[n], skip_special_tokens=True) for n in names} for row in texts]
+        return [{n: _from_text(row[n], dims[n]) for n in names} for row in decoded]
+
+
+@dataclass(frozen=True)
+class _Answer:
+    value: float = float("nan")
+    std: float = float("nan")
+    mass: float = float("nan")
+    label: str | None = None
+    error: str | None = None
+
+
+def _from_reading(reading: Reading, dim: Dimension, min_mass: float) -> _Answer:
+    if reading.label < 0 or reading.mass < min_mass:
+        error = f"the model gave valid answers a probability of {reading.mass:.2g}, below min_mass={min_mass:g}"
+        return _Answer(mass=reading.mass, error=error)
+    return _Answer(reading.mean, reading.std, reading.mass, dim.labels[reading.label])
+
+
+def _from_text(text: str, dim: Dimension) -> _Answer:
+    try:
+        value, label = parse_answer(text, dim)
+    except ValueError as error:
+        return _Answer(error=str(error))
+    return _Answer(value, label=label)
+
+
+def _to_scores(answers: Sequence[_Answer]) -> Scores:
+    std = torch.tensor([answer.std for answer in answers])
+    mass = torch.tensor([answer.mass for answer in answers])
+    return Scores(
+        torch.tensor([answer.value for answer in answers]),
+        std=None if bool(std.isnan().all()) else std,
+        labels=[answer.label for answer in answers],
+        mass=None if bool(mass.isnan().all()) else mass,
+        errors=[answer.error for answer in answers],
+    )
+
+
+def _stop_tokens(core: _Core) -> frozenset[int]:
+    config = core.model.generation_config
+    stop = config.eos_token_id if config is not None and config.eos_token_id is not None else []
+    own: Any = core.processor.tokenizer
+    return frozenset([*(stop if isinstance(stop, list) else [stop]), own.eos_token_id])

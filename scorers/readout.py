@@ -1,0 +1,342 @@
+"""From a model's next-token distributions to a score: the tree of valid answers, its mean, and a strict parser.
+
+A valid answer is a label of the dimension, a space, and a number of its range with three decimals
+("medium 5.577"); label and number need not agree, since the number alone is the score. The *expected*
+read-out is the mean of the model's own distribution over these answers. The mean of a judge's distribution
+beats its mode in most published comparisons and has no ties (Wang et al. 2025, arXiv 2503.03064; Q-Align,
+Wu et al. 2023, arXiv 2312.17090, does it for level names).
+
+All answers are written out by the model's own tokenizer and merged to a tree of tokens, so "10.000", the minus
+sign and tokens of several digits need no special case. Once a branch is known to within a thousandth of the
+range it is not followed further.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from .._errors import ModelError
+from .dimensions import Dimension
+
+RESOLUTION = 1e-3
+"""Branches are followed until their answers lie within this part of the range of their middle."""
+CUT = 5e-4
+"""Branches that together hold less than this part of the captured mass are left out."""
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class AnswerTree:
+    """Every valid answer of a dimension as a tree of tokens; node 0 is the empty answer.
+
+    Nodes are in breadth-first order: the children of node n are ``first[n] : last[n]``, none for an end.
+
+    Attributes:
+        tokens: (nodes,) token id, -1 at the root.
+        parents: (nodes,) parent, -1 at the root.
+        first: (nodes,) first child.
+        last: (nodes,) one past the last child.
+        values: (nodes,) middle of the answers beneath.
+        labels: (nodes,) index of the label at the ends of the tree, -1 where it is still open.
+        opened: (nodes,) whether a digit or sign of the number is known.
+    """
+
+    tokens: Ints
+    parents: Ints
+    first: Ints
+    last: Ints
+    values: Floats
+    labels: Ints
+    opened: Bools
+
+    @cached_property
+    def ends(self) -> Bools:
+        """(nodes,) whether the tree ends there, for want of a closer look or because the answer is complete."""
+        ends: Bools = self.first == self.last
+        return ends
+
+
+def answer_tree(encode: Callable[[list[str]], list[list[int]]], dim: Dimension) -> AnswerTree:
+    """Write out all valid answers with a tokenizer and merge them to a tree.
+
+    Args:
+        encode: token ids of each text, without special tokens.
+        dim: labels and range.
+
+    Raises:
+        ModelError: the tokenizer writes two different answers in the same way.
+
+    >>> from .dimensions import dimension
+    >>> tree = answer_tree(lambda texts: [[ord(c) for c in text] for text in texts], dimension("memorability"))
+    >>> chr(tree.tokens[1]), len(tree.tokens)
+    ('v', 10049)
+    """
+    numbers = [_Number(text, float(text)) for text in dim.numbers()]
+    root = _Node(numbers[0].value, numbers[-1].value)
+    heads = encode(list(dim.labels))
+    tails = _shared_tails(encode, dim, heads)
+    if tails is not None:  # the usual case: each number is written alike after every label
+        number_root = _Node(numbers[0].value, numbers[-1].value)
+        for number, tail in zip(numbers, tails, strict=True):
+            _insert(number_root, tail, number, -1)
+        for label, head in enumerate(heads):
+            _graft(root, head, number_root, label)
+    else:
+        for label, word in enumerate(dim.labels):
+            for number, tokens in zip(numbers, encode([f"{word} {n.text}" for n in numbers]), strict=True):
+                _insert(root, tokens, number, label)
+    return _flatten(root, _cut_height(root, RESOLUTION * (dim.high - dim.low)))
+
+
+@dataclass(frozen=True)
+class _Number:
+    text: str
+    value: float
+
+
+@dataclass
+class _Node:
+    low: float  # lowest number beneath
+    high: float
+    label: int = -1  # the label of all answers beneath; -1: open, or that of the node above
+    children: dict[int, _Node] = field(default_factory=dict)
+    height: int = -1  # tokens down to the furthest leaf
+
+
+def _shared_tails(
+    encode: Callable[[list[str]], list[list[int]]], dim: Dimension, heads: list[list[int]]
+) -> list[list[int]] | None:
+    """Tokens of every number after a label, if they do not depend on the label; checked on a sample of numbers."""
+    numbers = dim.numbers()
+    stride = max(1, len(numbers) // 200)
+    sample = [*range(0, len(numbers), stride), len(numbers) - 1]
+    tails: list[list[int]] = []
+    for label, head in zip(dim.labels, heads, strict=True):
+        chosen = sample if tails else range(len(numbers))
+        written = encode([f"{label} {numbers[index]}" for index in chosen])
+        if any(tokens[: len(head)] != head for tokens in written):
+            return None
+        own = [tokens[len(head) :] for tokens in written]
+        if not tails:
+            tails = own
+        elif own != [tails[index] for index in sample]:
+            return None
+    starts = {tail[0] for tail in tails if tail}
+    inner = {tuple(head[:end]): head[end] for head in heads for end in range(1, len(head))}
+    clash = any(inner.get(tuple(head)) in starts for head in heads)
+    return None if clash or not all(heads) else tails
+
+
+def _insert(root: _Node, tokens: Sequence[int], number: _Number, label: int) -> None:
+    node, fresh = root, False
+    for token in tokens:
+        child = node.children.get(token)
+        fresh = child is None
+        if child is None:
+            child = node.children[token] = _Node(number.value, number.value, label)
+        child.low, child.high = min(child.low, number.value), max(child.high, number.value)
+        if child.label != label:
+            child.label = -1
+        node = child
+    if not fresh:
+        raise ModelError(f"the tokenizer cannot tell {number.text!r} from another number: {list(tokens)}")
+
+
+def _graft(root: _Node, head: Sequence[int], number_root: _Node, label: int) -> None:
+    node = root
+    for token in head:
+        node = node.children.setdefault(token, _Node(number_root.low, number_root.high))
+    if node.label >= 0:
+        raise ModelError(f"the tokenizer writes two labels alike: {list(head)}")
+    node.label = label
+    node.children.update(number_root.children)
+
+
+def _cut_height(root: _Node, tolerance: float) -> int:
+    """Greatest height at which every node, and every node below it, is known to within `tolerance`.
+
+    Cutting all branches at one height, not each where it happens to be narrow ("10" is as narrow as "10.000"),
+    keeps their masses comparable: each end is as many tokens short of a full answer.
+    """
+    spans: dict[int, float] = {}
+
+    def walk(node: _Node) -> int:
+        if node.height < 0:
+            node.height = 1 + max((walk(child) for child in node.children.values()), default=-1)
+            half_span = (node.high - node.low) / 2
+            spans[node.height] = max(spans.get(node.height, 0.0), half_span)
+        return node.height
+
+    walk(root)
+    height = 0
+    while spans[height + 1] <= tolerance:
+        height += 1
+    return height
+
+
+def _flatten(root: _Node, cut_height: int) -> AnswerTree:
+    queue = [(-1, root, -1)]
+    parents, first, last = [-1], [], []
+    for index, (_, node, label) in enumerate(queue):  # the queue grows while it is walked
+        first.append(len(queue))
+        if node.height > cut_height:
+            for token, child in node.children.items():
+                queue.append((token, child, child.label if child.label >= 0 else label))
+                parents.append(index)
+        last.append(len(queue))
+    return AnswerTree(
+        np.array([token for token, _, _ in queue]),
+        np.array(parents),
+        np.array(first),
+        np.array(last),
+        np.array([(node.low + node.high) / 2 for _, node, _ in queue]),
+        np.array([label for _, _, label in queue]),
+        np.array([(node.low, node.high) != (root.low, root.high) for _, node, _ in queue]),
+    )
+
+
+class AnswerSearch:
+    """Best-first walk over an `AnswerTree`: which nodes to feed next, and what is known so far.
+
+    The caller feeds the nodes of `next_nodes()` to the model (each after its parent) and hands the log
+    probabilities of their children to `update`, until `next_nodes()` is empty. Then the branches left out hold
+    at most `CUT` of the mass that was captured, so leaving them out moves the mean by at most `CUT` of the range.
+
+    Attributes:
+        tree: the answers.
+        logprobs: (nodes,) log probability that the answer starts with the node; -inf where not known.
+    """
+
+    def __init__(self, tree: AnswerTree) -> None:
+        self.tree = tree
+        self.logprobs = np.full(len(tree.tokens), -np.inf)
+        self.logprobs[0] = 0.0
+        self._fed = np.zeros(len(tree.tokens), dtype=bool)
+
+    def next_nodes(self) -> Ints:
+        """Nodes to feed, every parent before its children; empty when enough is known."""
+        tree = self.tree
+        if not self._fed[0]:  # the question's end and all labels in one go
+            return np.flatnonzero(~tree.opened & ~tree.ends)
+        open_ = np.isfinite(self.logprobs) & ~(self._fed & ~tree.ends)
+        mass = np.exp(self.logprobs - self.logprobs[open_].max(initial=-np.inf), where=open_, out=np.zeros(len(open_)))
+        pending = np.flatnonzero(open_ & ~tree.ends)
+        if mass[pending].sum() <= CUT * mass[tree.ends].sum():
+            return pending[:0]
+        pending = pending[np.argsort(mass[pending])]
+        # Half of what may be cut is cut at this depth, the rest is kept for the depths to come.
+        total = mass[pending].sum() + mass[tree.ends].sum()
+        chosen = pending[np.cumsum(mass[pending]) > CUT / 2 * total]
+        return np.sort(self._with_only_children(chosen))
+
+    def _with_only_children(self, nodes: Ints) -> Ints:
+        """Add children that have no sibling, such as the point after an integer: no need to wait for them."""
+        tree, level, found = self.tree, nodes, [nodes]
+        while len(level):
+            level = tree.first[level[tree.last[level] - tree.first[level] == 1]]
+            level = level[~tree.ends[level] & ~self._fed[level]]
+            found.append(level)
+        return np.unique(np.concatenate(found))
+
+    def children(self, nodes: Ints) -> tuple[Ints, Ints]:
+        """Index of the parent within `nodes`, and node, of every child of the nodes."""
+        counts = self.tree.last[nodes] - self.tree.first[nodes]
+        parents = np.repeat(np.arange(len(nodes)), counts)
+        offsets = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        return parents, self.tree.first[nodes][parents] + offsets
+
+    def update(self, nodes: Ints, logprobs: Floats) -> None:
+        """Take the log probabilities of the children of `nodes`, in the order of `children(nodes)`."""
+        parents, children = self.children(nodes)
+        for parent, child, logprob in zip(nodes[parents], children, logprobs, strict=True):
+            self.logprobs[child] = self.logprobs[parent] + logprob
+        self._fed[nodes] = True
+
+    def read(self) -> Reading:
+        """Mean, spread, mass and most probable label over the answers reached."""
+        tree, ends = self.tree, self.tree.ends
+        return read_distribution(self.logprobs[ends], tree.values[ends], tree.labels[ends])
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The expected read-out of one image: `mean` and `std` in the dimension's unit, `mass` in [0, 1], label index."""
+
+    mean: float
+    std: float
+    mass: float
+    label: int
+
+
+def read_distribution(logprobs: Floats, values: Floats, labels: Ints) -> Reading:
+    """Mean and spread of values under their normalised probabilities.
+
+    NaN, and label -1, where no probability at all was captured.
+
+    >>> read_distribution(np.log([0.1, 0.3]), np.array([2.0, 4.0]), np.array([0, 1]))
+    Reading(mean=3.5, std=0.866..., mass=0.4, label=1)
+    """
+    top = logprobs.max(initial=-np.inf)
+    if not np.isfinite(top):
+        return Reading(float("nan"), float("nan"), 0.0, -1)
+    weights = np.exp(logprobs - top)
+    mass = float(np.exp(top) * weights.sum())
+    weights = weights / weights.sum()
+    mean = float(weights @ values)
+    std = float(np.sqrt(weights @ (values - mean) ** 2))
+    by_label = np.bincount(labels, weights=weights)
+    return Reading(mean, std, mass, int(by_label.argmax()))
+
+
+_MINUS = str.maketrans({"\u2212": "-", "\uff0d": "-", "\u2010": "-", "\u2011": "-", "\ufe63": "-"})
+_NUMBER = r"[-+]?(?:\d+(?:\.\d+)?|\.\d+)"
+_ALONE = re.compile(rf"(?<![\w.,+-])({_NUMBER})(?![\w%])(?![.,]\d)")
+_RANGE = re.compile(rf"[\[(]?\s*{_NUMBER}\s*(?:-|\u2013|\u2014|\.\.\.?|\u2026|,|to|and)\s*{_NUMBER}\s*[\])]?", re.I)
+_OUT_OF = re.compile(rf"(?:/|out of)\s*{_NUMBER}", re.I)
+
+
+def parse_answer(text: str, dim: Dimension) -> tuple[float, str | None]:
+    """Read the number, and the label if it is said, from an answer in words.
+
+    Integers, signs (also the Unicode minus) and markdown are read; an echoed range ("0-10", "(0, 3.5)") or scale
+    ("/10") is not the answer. What is left must be one number in the dimension's range.
+
+    Raises:
+        ValueError: why the answer cannot be read: no number, several different ones, or one out of range.
+
+    >>> from .dimensions import dimension
+    >>> parse_answer("high 7", dimension("aesthetics"))
+    (7.0, 'high')
+    >>> parse_answer("On a scale of 0-10: **very low** 2.5/10.", dimension("aesthetics"))
+    (2.5, 'very low')
+    >>> parse_answer("negative \u22121.250", dimension("emotional_valence"))
+    (-1.25, 'negative')
+    """
+    plain = unicodedata.normalize("NFKC", text.translate(_MINUS)).translate(str.maketrans("", "", "*`_\"'"))
+    shown = repr(text if len(text) <= 80 else text[:77] + "...")
+    without_ranges = _OUT_OF.sub(" ", _RANGE.sub(" ", plain))
+    numbers = sorted({float(number) for number in _ALONE.findall(without_ranges)})
+    if not numbers:
+        raise ValueError(f"no number in the answer {shown}")
+    if len(numbers) > 1:
+        raise ValueError(f"several numbers in the answer {shown}")
+    value = numbers[0]
+    if not dim.low <= value <= dim.high:
+        raise ValueError(f"{value:g} is outside {dim.low:g}..{dim.high:g} in the answer {shown}")
+    return value + 0.0, _parse_label(plain, dim)
+
+
+def _parse_label(text: str, dim: Dimension) -> str | None:
+    longest_first = sorted(dim.labels, key=len, reverse=True)
+    said = re.findall(rf"\b(?:{'|'.join(map(re.escape, longest_first))})\b", text.lower())
+    return str(said[0]) if len(set(said)) == 1 else None
