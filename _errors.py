@@ -9,7 +9,7 @@
     ├── ModelError          a model or checkpoint that does not fit               (also a ValueError)
     ├── MissingExtraError   an optional dependency is absent; names the extra     (also an ImportError)
     ├── RecordError         a saved record or folder that cannot be read          (also a ValueError)
-    └── GenerationError     nothing could be made                                 (also a RuntimeError)
+    └── GenerationError     nothing could be made or chosen                       (also a RuntimeError)
 
 Catch ``CogGuidedError`` for all of them, or the built-in class beside it.
 """
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class CogGuidedError(Exception):
@@ -49,7 +50,11 @@ class RecordError(CogGuidedError, ValueError):
 
 
 class GenerationError(CogGuidedError, RuntimeError):
-    """No image could be made."""
+    """Images could not be made, or none of them chosen; `output` has what was made up to then, or is None."""
+
+    def __init__(self, message: str, output: Any = None) -> None:
+        super().__init__(message)
+        self.output = output
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownNameError:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = [f for folder in (".", "scorers", "guidance", "pipelines") for f in sorted((ROOT / folder).glob("*.py"))]
+FOLDERS = (".", "scorers", "guidance", "pipelines", "pipelines/embedded")
+FILES = [file for folder in FOLDERS for file in sorted((ROOT / folder).glob("*.py"))]
 MODULES = [
     ".".join(("cogguided", *f.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
     for f in FILES

@@ -1,0 +1,83 @@
+"""What is installed here: versions, devices, and what each extra would add."""
+
+from __future__ import annotations
+
+import platform
+import re
+from importlib.metadata import PackageNotFoundError, requires, version
+from typing import Any
+
+from . import __version__
+
+PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "peft", "open_clip_torch", "pillow")
+EXTRAS = {
+    "train": "aligning scorers with ratings, fine-tuning generators",
+    "plots": "figures in benchmarks and reports",
+    "resmem": "ResMem as a judge of memorability (weights: non-commercial use only)",
+    "xformers": "memory-efficient attention on older GPUs",
+    "bitsandbytes": "8- and 4-bit weights on NVIDIA GPUs",
+    "embedded": "training the embedded model again",
+    "test": "running the tests",
+    "dev": "working on the code: tests, ruff, mypy",
+}
+"""What each extra of pyproject.toml is for."""
+
+
+def installed(package: str) -> str | None:
+    """Return the version of an installed package, or None.
+
+    >>> installed("no-such-package") is None
+    True
+    """
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def extra_packages(extra: str) -> list[str]:
+    """Return the packages that an extra brings, by the metadata of the installed cogguided.
+
+    >>> extra_packages("plots")
+    ['matplotlib']
+    """
+    found = []
+    for requirement in requires("cogguided") or ():
+        match = re.match(r"([\w.-]+)[^;]*;.*extra\s*==\s*['\"]([\w-]+)['\"]", requirement)
+        if match and match[2] == extra and match[1] != "cogguided":
+            found.append(match[1])
+    return found
+
+
+def devices() -> list[str]:
+    """Return the devices that torch can use here, best first.
+
+    >>> devices()[-1][:3]
+    'cpu'
+    """
+    import torch
+
+    found = []
+    for index in range(torch.cuda.device_count()):
+        facts = torch.cuda.get_device_properties(index)
+        found.append(f"cuda:{index} ({facts.name}, {facts.total_memory / 2**30:.0f} GiB)")
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return [*found, f"cpu ({torch.get_num_threads()} threads)"]
+
+
+def environment() -> dict[str, Any]:
+    """Return all of it in JSON's types.
+
+    >>> sorted(environment())
+    ['devices', 'extras', 'packages', 'versions']
+    """
+    return {
+        "versions": {"cogguided": __version__, "python": platform.python_version()},
+        "packages": {name: installed(name) for name in PACKAGES},
+        "devices": devices(),
+        "extras": {
+            extra: {"adds": what, "packages": {name: installed(name) for name in extra_packages(extra)}}
+            for extra, what in EXTRAS.items()
+        },
+    }

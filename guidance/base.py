@@ -1,0 +1,145 @@
+"""What a guidance works with: requests and jobs, candidates, a sampler that makes images, a budget."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from PIL import Image
+
+from .._errors import InputError
+
+if TYPE_CHECKING:
+    from .run import Run
+
+
+@dataclass(eq=False)
+class Candidate:
+    """One image with everything that is known of it, and enough to make it again.
+
+    Attributes:
+        image: RGB image as the pipeline gave it.
+        prompt: the wording it was drawn from.
+        seed: its own torch seed; None where a used generator was passed in.
+        request: index of the user's prompt that it answers.
+        score: total of the target, higher is better (terms in [0, 1] times their weights); NaN if there is no
+            target or the candidate is not valid.
+        scores: raw value of each term in that scorer's own range; NaN where not valid.
+        stds: spread of each term's own belief, where the scorer tells one.
+        valid: False where a term that counts could not be read; such a candidate never wins.
+        error: why it is not valid.
+        chosen: whether it is among the images that were returned.
+        origin: which guidance made it, and its place there.
+        seconds: "sample" and "score", wall-clock, its share of the batch.
+        batch: prompts and seeds that were sampled together with it, and its place ("index") among them.
+    """
+
+    image: Image.Image
+    prompt: str
+    seed: int | None
+    request: int = 0
+    score: float = math.nan
+    scores: dict[str, float] = field(default_factory=dict)
+    stds: dict[str, float] = field(default_factory=dict)
+    valid: bool = True
+    error: str | None = None
+    chosen: bool = False
+    origin: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    batch: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """Key to sort by, best first: valid ones by falling score, then the others."""
+        return not self.valid, -self.score if math.isfinite(self.score) else 0.0
+
+
+class Sampler(Protocol):
+    """The generator as a guidance sees it: no model family, no prompt encoding, no latents."""
+
+    @property
+    def nfe(self) -> int:
+        """Denoiser evaluations so far: one per image and pass, two with classifier-free guidance."""
+        ...
+
+    def sample(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        """Make one image per prompt, in one batch; image i depends on prompt i and seed i only."""
+        ...
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much a call may spend, scorer included; None: no limit.
+
+    Attributes:
+        seconds: wall-clock.
+        nfe: network evaluations of one image: denoiser passes (two a step with classifier-free guidance)
+            and one for each term of the target that scores it.
+
+    >>> Budget.parse("30s"), Budget.parse("400nfe"), Budget.parse(30) == Budget(seconds=30)
+    (Budget(seconds=30.0, nfe=None), Budget(seconds=None, nfe=400.0), True)
+    """
+
+    seconds: float | None = None
+    nfe: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("seconds", self.seconds), ("nfe", self.nfe)):
+            if value is not None and not value > 0:
+                raise InputError(f"budget: {name} must be above 0, got {value}")
+
+    @classmethod
+    def parse(cls, spec: Budget | float | str | None) -> Budget:
+        """Read a budget: a number or "30s" is seconds, "400nfe" network evaluations.
+
+        Raises:
+            InputError: anything else.
+        """
+        if isinstance(spec, Budget):
+            return spec
+        if spec is None:
+            return cls()
+        match = re.fullmatch(r"\s*([0-9.eE+-]+)\s*(s|nfe)?\s*", str(spec))
+        try:
+            amount = float(match[1]) if match else math.nan
+        except ValueError:
+            amount = math.nan
+        if match is None or not math.isfinite(amount):
+            raise InputError(f"budget: expected seconds (30, '30s') or evaluations ('400nfe'), got {spec!r}")
+        return cls(nfe=amount) if match[2] == "nfe" else cls(seconds=amount)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt of the user's and the seed of its first image."""
+
+    index: int
+    prompt: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image to be made for a request: the wording to draw from, and the seed."""
+
+    request: Request
+    prompt: str
+    seed: int
+    origin: dict[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Guidance(Protocol):
+    """A way of getting better images: any object with a name that makes candidates through a run."""
+
+    @property
+    def name(self) -> str:
+        """Its name in records and saved folders."""
+        ...
+
+    def __call__(self, run: Run) -> None:
+        """Make candidates for `run.requests` by `run.make`; the best `run.keep` of each are returned."""
+        ...

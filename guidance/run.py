@@ -1,0 +1,283 @@
+"""One call from inside: candidates are made and scored in batches, within a budget, and none is ever lost."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import math
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from PIL import Image
+
+from .._errors import GenerationError
+from ..scorers import Target, TargetScores
+from .base import Budget, Candidate, Job, Request, Sampler
+
+logger = logging.getLogger("cogguided")
+
+DEFAULT_BATCH_SIZE = 8
+NOT_SCORED = "not scored: interrupted"
+
+
+class Run:
+    """One call: makes and scores candidates within a budget, and keeps all it made whatever happens.
+
+    Args:
+        requests: what the user asked for.
+        sampler: makes the images.
+        target: scores them, against the user's own prompt; None: nothing is scored.
+        budget: when to stop; one image per request is always made.
+        progress: `progress(total=...)` is a context manager giving a bar with `update` and `set_postfix`.
+
+    Attributes:
+        candidates: all that were made, in that order.
+        notes: what the user should know: memory, ties, scores that could not be read.
+        keep: how many images to return per request.
+    """
+
+    def __init__(
+        self,
+        requests: Sequence[Request],
+        sampler: Sampler,
+        target: Target | None = None,
+        budget: Budget | None = None,
+        progress: Callable[..., AbstractContextManager[Any]] | None = None,
+    ) -> None:
+        self.requests = list(requests)
+        self.sampler = sampler
+        self.target = target
+        self.budget = budget or Budget()
+        self.candidates: list[Candidate] = []
+        self.notes: list[str] = []
+        self.keep = 1
+        self.interrupted = False
+        self._progress = progress
+        self._fits: int | None = None  # largest batch that memory allows, once that is known
+        self._last_cost: Budget | None = None  # of one image, in the latest batch
+        self._scored = 0
+        self._started = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock since the run began."""
+        return time.perf_counter() - self._started
+
+    @property
+    def nfe(self) -> int:
+        """Network evaluations so far, as `Budget.nfe` counts them."""
+        return self.sampler.nfe + self._scored
+
+    def note(self, text: str) -> None:
+        """Tell the user something, once: in the log now and in the output's notes."""
+        if text not in self.notes:
+            self.notes.append(text)
+            logger.warning(text)
+
+    def make(self, jobs: Sequence[Job], batch_size: int | None = None) -> list[Candidate]:
+        """Sample and score jobs in order, in batches, until all are done or the budget ends.
+
+        Before each batch its time is estimated from the one before, and it is made smaller or left out if
+        it would not fit. When memory runs out, the batch is halved.
+
+        Raises:
+            GenerationError: memory does not hold a single image.
+        """
+        waiting = deque(jobs)
+        before = len(self.candidates)
+        bar = self._progress(total=len(jobs)) if self._progress else nullcontext()
+        with bar as shown:
+            while waiting:
+                size = self._next_size(len(waiting), batch_size or DEFAULT_BATCH_SIZE)
+                if size == 0:
+                    self.note(f"budget spent: {len(waiting)} of {len(jobs)} candidates were not made")
+                    break
+                batch = [waiting.popleft() for _ in range(size)]
+                if not self._make_batch(batch):
+                    waiting.extendleft(reversed(batch))
+                elif shown is not None:
+                    shown.update(size)
+                    best = max((c.score for c in self.candidates if c.valid), default=math.nan)
+                    if math.isfinite(best):
+                        shown.set_postfix(best=f"{best:.3f}")
+        return self.candidates[before:]
+
+    def _next_size(self, waiting: int, batch_size: int) -> int:
+        size = min(waiting, batch_size, self._fits or waiting)
+        owed = max(0, len(self.requests) - len(self.candidates))
+        if self.budget == Budget():
+            return size
+        if self._last_cost is None:
+            return min(size, owed or 1)  # a small first batch, to see what an image costs
+        for left, each in (
+            (self._left(self.budget.seconds, self.seconds), self._last_cost.seconds),
+            (self._left(self.budget.nfe, self.nfe), self._last_cost.nfe),
+        ):
+            if each:
+                size = min(size, max(0, int(min(left / each, size))))
+        return max(size, min(owed, batch_size, self._fits or owed))
+
+    @staticmethod
+    def _left(limit: float | None, spent: float) -> float:
+        return math.inf if limit is None else limit - spent
+
+    def _make_batch(self, batch: Sequence[Job]) -> bool:
+        """Sample and score; False if memory did not hold the batch and a smaller one should be tried."""
+        seconds, nfe = self.seconds, self.nfe
+        try:
+            images = self.sampler.sample([job.prompt for job in batch], [job.seed for job in batch])
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self._halve(len(batch), error)
+            return False
+        sampled = self.seconds
+        made = [self._candidate(job, image, batch) for job, image in zip(batch, images, strict=True)]
+        self.candidates += made  # before scoring: an interrupt must not lose them
+        self.score(made)
+        for candidate in made:
+            candidate.seconds["sample"] = (sampled - seconds) / len(batch)
+            candidate.seconds["score"] = (self.seconds - sampled) / len(batch)
+        cost = ((self.seconds - seconds) / len(batch), (self.nfe - nfe) / len(batch))
+        self._last_cost = Budget(cost[0] or None, cost[1] or None)
+        return True
+
+    def _candidate(self, job: Job, image: Image.Image, batch: Sequence[Job]) -> Candidate:
+        return Candidate(
+            image,
+            job.prompt,
+            job.seed,
+            job.request.index,
+            valid=self.target is None,
+            error=None if self.target is None else NOT_SCORED,
+            origin=dict(job.origin),
+            batch={
+                "prompts": [mate.prompt for mate in batch],
+                "seeds": [mate.seed for mate in batch],
+                "index": next(i for i, mate in enumerate(batch) if mate is job),
+            },
+        )
+
+    def _halve(self, size: int, error: BaseException) -> None:
+        if size == 1:
+            raise GenerationError(
+                "out of memory with a single image: make it smaller (height=, width=), use a smaller dtype, "
+                "or offload (pipe.enable_model_cpu_offload())"
+            ) from error
+        self._fits = size // 2
+        self.note(f"out of memory with {size} images at once: going on with {self._fits}")
+        free_memory()
+
+    def score(self, candidates: Sequence[Candidate]) -> None:
+        """Score candidates by the target, against the user's own prompts; halves when memory runs out."""
+        if self.target is None or not candidates:
+            return
+        try:
+            prompts = [self.requests[c.request].prompt for c in candidates]
+            result = self.target([c.image for c in candidates], prompts)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error) or len(candidates) == 1:
+                raise
+            middle = len(candidates) // 2
+            self.note(f"out of memory scoring {len(candidates)} images at once: scoring {middle} at a time")
+            free_memory()
+            self.score(candidates[:middle])
+            self.score(candidates[middle:])
+            return
+        self._scored += len(candidates) * len(result.terms)
+        write_scores(candidates, result)
+
+    def finish(self) -> None:
+        """Mark the chosen of each request and report ties and scores that could not be read."""
+        for request in self.requests:
+            mine = [c for c in self.candidates if c.request == request.index]
+            invalid = [c for c in mine if not c.valid]
+            if invalid:
+                self.note(
+                    f"'{request.prompt}': {len(invalid)} of {len(mine)} candidates have no valid score "
+                    f"and cannot win ({invalid[0].error})"
+                )
+            chosen = choose(mine, self.keep)
+            if not chosen and self.interrupted:
+                chosen = mine[: self.keep]  # nothing was scored yet: what there is, first seed first
+            for candidate in chosen:
+                candidate.chosen = True
+            tied = ties(mine, chosen)
+            if tied:
+                seeds = ", ".join(str(c.seed) for c in tied)
+                self.note(
+                    f"'{request.prompt}': {len(tied)} candidates tie at {tied[0].score:.4f} "
+                    f"(seeds {seeds}): the first made was taken"
+                )
+
+
+def write_scores(candidates: Sequence[Candidate], result: TargetScores) -> None:
+    """Copy what a target said of B images into their B candidates.
+
+    >>> from ..scorers import FakeScorer, load_target
+    >>> candidate = Candidate(Image.new("RGB", (2, 2), "white"), "snow", seed=0)
+    >>> write_scores([candidate], load_target(FakeScorer())([candidate.image]))
+    >>> candidate.score, candidate.scores
+    (1.0, {'fake': 1.0})
+    """
+    totals = result.total.detach().tolist()
+    terms = {
+        name: (s.values.detach().tolist(), None if s.std is None else s.std.detach().tolist())
+        for name, s in result.terms.items()
+    }
+    for i, candidate in enumerate(candidates):
+        candidate.score = totals[i]
+        candidate.scores = {name: values[i] for name, (values, _) in terms.items()}
+        candidate.stds = {name: stds[i] for name, (_, stds) in terms.items() if stds is not None}
+        candidate.error = result.errors[i]
+        candidate.valid = math.isfinite(totals[i])
+
+
+def choose(candidates: Sequence[Candidate], keep: int = 1) -> list[Candidate]:
+    """Return the best `keep` valid candidates, best first; of equals, the one made first.
+
+    >>> image = Image.new("RGB", (1, 1))
+    >>> made = [Candidate(image, "a", seed, score=score) for seed, score in enumerate([0.1, 0.7, 0.7])]
+    >>> [c.seed for c in choose(made, keep=2)]
+    [1, 2]
+    """
+    return sorted((c for c in candidates if c.valid), key=lambda c: c.rank)[:keep]
+
+
+def ties(candidates: Sequence[Candidate], chosen: Sequence[Candidate]) -> list[Candidate]:
+    """Return all candidates with the very score of the last one chosen, if some of them were left out.
+
+    >>> image = Image.new("RGB", (1, 1))
+    >>> made = [Candidate(image, "a", seed, score=0.5) for seed in range(3)]
+    >>> [c.seed for c in ties(made, made[:1])]
+    [0, 1, 2]
+    """
+    if not chosen or not math.isfinite(chosen[-1].score):
+        return []
+    equal = [c for c in candidates if c.valid and c.score == chosen[-1].score]
+    return equal if len(equal) > sum(c in chosen for c in equal) else []
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on any device.
+
+    >>> is_out_of_memory(RuntimeError("MPS backend out of memory")), is_out_of_memory(RuntimeError("shape"))
+    (True, False)
+    """
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and bool(
+        re.search(r"out of memory|can't allocate memory|not enough memory", str(error))
+    )
+
+
+def free_memory() -> None:
+    """Give memory that is no longer used back to the device, where it has such a cache."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,25 @@
+"""Pipelines: any diffusers text-to-image pipeline, guided; what it made, kept and made again."""
+
+from pathlib import Path
+
+from .cog_guided import CogGuidedPipeline
+from .embedded import embedded_path
+from .output import CogGuidedOutput
+from .record import Record, read_record
+from .replaying import Replay, replay
+from .sheet import contact_sheet
+
+CUSTOM_PIPELINE = str(Path(__file__).with_name("custom_pipeline.py"))
+"""What to give plain diffusers as `custom_pipeline=`."""
+
+__all__ = [
+    "CUSTOM_PIPELINE",
+    "CogGuidedOutput",
+    "CogGuidedPipeline",
+    "Record",
+    "Replay",
+    "contact_sheet",
+    "embedded_path",
+    "read_record",
+    "replay",
+]

@@ -1,0 +1,382 @@
+"""A diffusers text-to-image pipeline that makes more of what a target wants."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from diffusers import DiffusionPipeline
+from typing_extensions import Self
+
+from .._errors import GenerationError, InputError, unknown_name
+from ..guidance import Budget, Guidance, Run, as_guidance
+from ..scorers import Scorer, Target, TargetSpec, load_scorer, load_target
+from .calls import generators, plan, read_requests, wants_base_output
+from .embedded import embedded_path
+from .output import CogGuidedOutput
+from .record import describe_call, describe_pipeline
+from .sampler import PipelineSampler, check_arguments, check_countable, check_text_to_image
+from .settings import FILE, ScorerSpec, Settings, read_settings
+
+EMBEDDED = "embedded"
+
+
+class CogGuidedPipeline(DiffusionPipeline):
+    """Any diffusers text-to-image pipeline, steered by a target.
+
+    An instance is a view of a base pipeline: its class is made on the fly from this one and the base's own,
+    its components are the very same. So LoRA loading, offloading, attention back-ends and all else are the
+    base's own methods, `isinstance(pipe, type(base))` holds, and what it saves opens in plain diffusers.
+
+    Make one by `from_pretrained` or `from_pipe`, not by its constructor.
+
+    >>> pipe = CogGuidedPipeline.from_pretrained("embedded", target="emotional_valence")
+    >>> pipe.set_progress_bar_config(disable=True)
+    >>> out = pipe("a face", guidance=BestOfN(2), seed=0, num_inference_steps=2)
+    >>> len(out.candidates), out.images[0].size
+    (2, (64, 64))
+    """
+
+    base_class: ClassVar[type[DiffusionPipeline]]
+    _settings: Settings
+    _loaded_scorers: dict[str, Scorer]
+    _revision: str | None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        raise InputError(
+            "CogGuidedPipeline is made by CogGuidedPipeline.from_pretrained(checkpoint, target=...) "
+            "or CogGuidedPipeline.from_pipe(pipe, target=...)"
+        )
+
+    # ------------------------------------------------------------------ making one
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        target: TargetSpec | None = None,
+        scorer: ScorerSpec | None = None,
+        guidance: Guidance | Sequence[Guidance] | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Load any text-to-image checkpoint; "embedded" is the small model that comes with the package.
+
+        Args:
+            pretrained_model_name_or_path: folder or hub name; with a `cogguided.json` in it, target, scorer
+                and guidance come from there unless given here.
+            target: what images should have more of (see `cogguided.scorers.load_target`).
+            scorer: scores the target's terms; without a target it is the target itself.
+            guidance: what every call does unless told otherwise, e.g. `BestOfN(8)`.
+            **kwargs: as for `DiffusionPipeline.from_pretrained` (torch_dtype, variant, revision, ...).
+
+        Raises:
+            ModelError: not a text-to-image pipeline, or the embedded weights are missing.
+            RecordError: its `cogguided.json` cannot be read.
+        """
+        name = str(pretrained_model_name_or_path)
+        if name == EMBEDDED:
+            folder, kwargs = str(embedded_path()), {"torch_dtype": torch.float32, **kwargs}
+        else:
+            folder = name
+        base = DiffusionPipeline.from_pretrained(folder, **kwargs)
+        base.register_to_config(_name_or_path=name)
+        saved = read_settings(folder, kwargs.get("revision"), bool(kwargs.get("local_files_only")))
+        pipe = cls._view(base, _override(saved, target, scorer, guidance))
+        pipe._revision = kwargs.get("revision")
+        return pipe
+
+    @classmethod
+    def from_pipe(
+        cls,
+        pipeline: DiffusionPipeline,
+        *,
+        target: TargetSpec | None = None,
+        scorer: ScorerSpec | None = None,
+        guidance: Guidance | Sequence[Guidance] | None = None,
+        **components: Any,
+    ) -> Self:
+        """Make a guided view of a pipeline; it shares every weight, hook, dtype and device with it.
+
+        Args:
+            pipeline: any text-to-image pipeline, guided ones too.
+            target: what images should have more of.
+            scorer: scores the target's terms; without a target it is the target itself.
+            guidance: what every call does unless told otherwise.
+            **components: components to use in place of the pipeline's own, e.g. scheduler=...
+
+        Raises:
+            ModelError: not a text-to-image pipeline.
+            UnknownNameError: a component that the pipeline does not have.
+        """
+        if not isinstance(pipeline, DiffusionPipeline):
+            raise InputError(f"from_pipe: expected a diffusers pipeline, got {type(pipeline).__name__}")
+        for name in components:
+            if name not in pipeline.components:
+                raise unknown_name(f"component of {type(pipeline).__name__}", name, pipeline.components)
+        saved = pipeline._settings if isinstance(pipeline, CogGuidedPipeline) else Settings()
+        pipe = cls._view(pipeline, _override(saved, target, scorer, guidance))
+        if components:
+            pipe.register_modules(**components)
+        return pipe
+
+    @classmethod
+    def _view(cls, base: DiffusionPipeline, settings: Settings) -> Self:
+        base_class: Any = base.base_class if isinstance(base, CogGuidedPipeline) else type(base)
+        check_text_to_image(base_class)
+        check_arguments(base_class, dict(settings.call_defaults))
+        pipe: Any = object.__new__(guided_class(base_class))
+        pipe.__dict__.update({"_revision": None, **base.__dict__})  # every component, hook and setting
+        pipe.__dict__.update(_settings=settings, _loaded_scorers={})
+        guided: Self = pipe
+        return guided
+
+    # ------------------------------------------------------------------ what it wants
+
+    @property
+    def target(self) -> TargetSpec | None:
+        """What images should have more of, when a call does not say; set it to change it."""
+        return self._settings.target
+
+    @target.setter
+    def target(self, target: TargetSpec | None) -> None:
+        self._settings = dataclasses.replace(self._settings, target=target)
+
+    @property
+    def scorer(self) -> ScorerSpec | None:
+        """What scores the target's terms; None: the embedded model's scorers, by name."""
+        return self._settings.scorer
+
+    @scorer.setter
+    def scorer(self, scorer: ScorerSpec | None) -> None:
+        self._settings = dataclasses.replace(self._settings, scorer=scorer)
+        self._loaded_scorers = {}
+
+    @property
+    def guidance(self) -> list[Guidance]:
+        """What every call does unless told otherwise."""
+        return list(self._settings.guidance)
+
+    @guidance.setter
+    def guidance(self, guidance: Guidance | Sequence[Guidance] | None) -> None:
+        self._settings = dataclasses.replace(self._settings, guidance=as_guidance(guidance))
+
+    def load_target(self, spec: TargetSpec | None = None) -> Target | None:
+        """Return the target of a call, its scorers loaded once and kept; None if nothing is wanted.
+
+        >>> pipe = CogGuidedPipeline.from_pretrained("embedded", target="memorability=1,clip=0.5")
+        >>> pipe.load_target().weights
+        {'memorability': 1.0, 'clip': 0.5}
+        """
+        spec = self.target if spec is None else spec
+        scorer = self._load_given_scorer()
+        if spec is None:
+            if scorer is None or isinstance(scorer, Mapping):
+                return None
+            spec = scorer
+        if isinstance(spec, Target):
+            return spec
+        target = load_target(spec, scorer=scorer, load=self._load_scorer)
+        for term in target.terms:  # views such as `with_dimension` share the weights of the one first loaded
+            self._loaded_scorers.setdefault(term.name, term.scorer)
+        return target
+
+    def _load_given_scorer(self) -> Scorer | dict[str, Scorer] | None:
+        given = self.scorer
+        if given is None or isinstance(given, Scorer):
+            return given
+        if isinstance(given, str):
+            return self._load_scorer(given)
+        return {
+            term: spec if isinstance(spec, Scorer) else self._load_scorer(term, **spec)
+            for term, spec in given.items()
+        }
+
+    def _load_scorer(self, name: str, **kwargs: Any) -> Scorer:
+        if name not in self._loaded_scorers:
+            self._loaded_scorers[name] = load_scorer(name, **kwargs).to(self._execution_device)
+        return self._loaded_scorers[name]
+
+    # ------------------------------------------------------------------ diffusers' own
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move or cast the pipeline as diffusers does; the scorers it has loaded follow to the device."""
+        pipe: Self = super().to(*args, **kwargs)
+        for scorer in self._loaded_scorers.values():
+            scorer.to(self.device)
+        return pipe
+
+    def progress_bar(self, iterable: Any = None, total: int | None = None) -> Any:
+        """Return diffusers' bar; one over steps, beneath one over candidates, is cleared when it is done."""
+        bar = super().progress_bar(iterable, total)
+        bar.leave = bar.leave and not bar.pos
+        return bar
+
+    def read_settings_when_named(self) -> None:
+        """Read `cogguided.json` once diffusers has said where the pipeline is from (`custom_pipeline=`)."""
+
+        def register_to_config(**facts: Any) -> None:
+            super(CogGuidedPipeline, self).register_to_config(**facts)
+            if "_name_or_path" in facts:
+                del self.__dict__["register_to_config"]
+                own = self._settings
+                saved = read_settings(facts["_name_or_path"])
+                self._settings = _override(saved, own.target, own.scorer, own.guidance or None)
+
+        self.__dict__["register_to_config"] = register_to_config
+
+    def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
+        """Save the base pipeline as diffusers does, and target, scorer and guidance in `cogguided.json`.
+
+        Raises:
+            InputError: the target, scorer or guidance is an object which cannot be loaded by a name.
+        """
+        facts = self._settings.to_dict()
+        Path(save_directory).mkdir(parents=True, exist_ok=True)
+        # first of all, so that it goes along when push_to_hub uploads the folder
+        (Path(save_directory) / FILE).write_text(json.dumps(facts, indent=2) + "\n", "utf-8")
+        super().save_pretrained(save_directory, *args, **kwargs)
+
+    # ------------------------------------------------------------------ the call
+
+    def __call__(
+        self,
+        prompt: str | Sequence[str] | None = None,
+        *,
+        target: TargetSpec | None = None,
+        guidance: Guidance | Sequence[Guidance] | None = None,
+        seed: int | Sequence[int] | None = None,
+        budget: Budget | float | str | None = None,
+        **arguments: Any,
+    ) -> CogGuidedOutput | Any:
+        """Make images of one prompt or several, guided by a target.
+
+        Args:
+            prompt: what to draw; each prompt gives `keep` images (1, unless the guidance keeps more).
+            target: what the images should have more of; default: the pipeline's own.
+            guidance: how to get it, e.g. `BestOfN(8)`; default: the pipeline's own; without any, one image a
+                prompt is made, just as the base pipeline would, and scored if there is a target.
+            seed: of the first candidate of every prompt (the k-th has seed + k), or one per prompt. A seed s
+                stands for `torch.Generator("cpu").manual_seed(s)`; None: drawn from torch's global state.
+            budget: seconds (30, "30s") or network evaluations ("400nfe"), scorer included; when it is spent
+                the best so far is returned; one image per prompt is always made.
+            **arguments: of the base pipeline's call.
+
+        Returns:
+            images, their scores, and every candidate. Ctrl-C returns what there is (`interrupted`). With
+            `output_type` other than "pil", or `return_dict=False`, the base pipeline's own output.
+
+        Raises:
+            UnknownNameError: an argument that the base pipeline does not take, with the nearest one.
+            InputError: arguments that contradict each other.
+            GenerationError: no candidate of a prompt got a valid score, or memory does not hold one image;
+                its `output` has all that was made.
+        """
+        check_arguments(self.base_class, arguments)
+        arguments = {**self._settings.call_defaults, **arguments}
+        steps = self.guidance if guidance is None else as_guidance(guidance)
+        wanted = self.load_target(target)
+        limit = self._check_budget(budget)
+        if wants_base_output(arguments, guided=bool(steps) or wanted is not None):
+            return self._call_base(prompt, seed, arguments)
+        requests = read_requests(prompt, seed, arguments)
+        sampler = PipelineSampler(self, self.base_class, arguments)
+        run = Run(requests, sampler, wanted, limit, self.progress_bar if steps else None)
+        facts = {
+            "model": describe_pipeline(self, self.base_class.__name__, self._revision),
+            "call": describe_call(requests, wanted, steps, limit, arguments),
+        }
+        with self._nothing_lost(run, facts):
+            for step in plan(steps, prompt, sampler, requests):
+                step(run)
+        return self._finish(run, facts)
+
+    def _check_budget(self, budget: Budget | float | str | None) -> Budget:
+        limit = Budget.parse(budget)
+        if limit.nfe is not None:
+            check_countable(self)
+        return limit
+
+    def _call_base(self, prompt: Any, seed: Any, arguments: dict[str, Any]) -> Any:
+        requests = read_requests(prompt, seed, arguments)
+        arguments = {**arguments, "generator": generators(requests, arguments)}
+        return self.base_class.__call__(self, prompt=prompt, **arguments)
+
+    @contextmanager
+    def _nothing_lost(self, run: Run, facts: dict[str, Any]) -> Iterator[None]:
+        """Keep what was made: Ctrl-C ends the run early, and an error takes the candidates along."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if not run.candidates:
+                raise
+            run.interrupted = True
+            run.note(f"interrupted: {len(run.candidates)} candidates were made")
+        except Exception as error:
+            if not run.candidates:
+                raise
+            output = CogGuidedOutput.of(run, facts)
+            raise GenerationError(
+                f"{error} ({len(run.candidates)} candidates made before are in this error's `output`; "
+                "output.save(folder) keeps them)",
+                output,
+            ) from error
+
+    def _finish(self, run: Run, facts: dict[str, Any]) -> CogGuidedOutput:
+        run.finish()
+        output = CogGuidedOutput.of(run, facts)
+        without = [r.prompt for r in run.requests if not any(c.request == r.index for c in output.chosen)]
+        if without and not run.interrupted:
+            reasons = sorted({c.error or "" for c in run.candidates if not c.valid})
+            raise GenerationError(
+                f"no candidate of {without} has a valid score ({'; '.join(reasons[:3])}); all that was made "
+                "is in this error's `output`; output.save(folder) keeps it",
+                output,
+            )
+        return output
+
+
+@functools.cache
+def guided_class(base_class: Any) -> type[CogGuidedPipeline]:
+    """Return the class of guided pipelines of one base class.
+
+    It bears the base's name, for that is what diffusers writes into `model_index.json` and looks up to find a
+    pipeline's relatives; `type(pipe).__qualname__` tells the two apart.
+
+    >>> from diffusers import FluxPipeline
+    >>> guided = guided_class(FluxPipeline)
+    >>> guided.__name__, guided.__qualname__, issubclass(guided, FluxPipeline)
+    ('FluxPipeline', 'CogGuidedPipeline[FluxPipeline]', True)
+    """
+    name = base_class.__name__
+    return type(
+        name,
+        (CogGuidedPipeline, base_class),
+        {
+            "__init__": base_class.__init__,  # whose signature tells diffusers the components
+            "__module__": __name__,
+            "__qualname__": f"CogGuidedPipeline[{name}]",
+            "__doc__": CogGuidedPipeline.__doc__,
+            "base_class": base_class,
+        },
+    )
+
+
+def _override(
+    saved: Settings,
+    target: TargetSpec | None,
+    scorer: ScorerSpec | None,
+    guidance: Guidance | Sequence[Guidance] | None,
+) -> Settings:
+    return Settings(
+        saved.target if target is None else target,
+        saved.scorer if scorer is None else scorer,
+        saved.guidance if guidance is None else as_guidance(guidance),
+        saved.call_defaults,
+    )

@@ -1,0 +1,144 @@
+"""What a guided call returns, and how it is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffusers.utils import BaseOutput
+from PIL import Image
+
+from .._errors import RecordError
+from ..guidance import Candidate, Run
+from .record import (
+    FILE,
+    FORMAT,
+    VERSION,
+    candidate_facts,
+    read_record,
+    versions,
+    write_json,
+    write_png,
+    write_whole,
+)
+from .sheet import contact_sheet
+
+SHEET = "contact_sheet.png"
+
+
+@dataclass
+class CogGuidedOutput(BaseOutput):
+    """The images of a call and all that is known of how they came about.
+
+    Attributes:
+        images: the chosen ones, by prompt, best first.
+        scores: for each of them, the raw value of each term of the target, in that scorer's own range.
+        candidates: every candidate, in the order they were made.
+        notes: what the user should know: memory that ran out, ties, scores that could not be read, budget.
+        interrupted: whether Ctrl-C ended the call early.
+        seconds: wall-clock of the call.
+        nfe: network evaluations of one image, denoiser and scorers together.
+        facts: model and call, as they are recorded.
+    """
+
+    images: list[Image.Image]
+    scores: list[dict[str, float]]
+    candidates: list[Candidate]
+    notes: list[str]
+    interrupted: bool
+    seconds: float
+    nfe: int
+    facts: dict[str, Any]
+
+    @classmethod
+    def of(cls, run: Run, facts: dict[str, Any]) -> CogGuidedOutput:
+        """Gather the output of a run."""
+        chosen = in_order(run.candidates)
+        return cls(
+            images=[c.image for c in chosen],
+            scores=[c.scores for c in chosen],
+            candidates=run.candidates,
+            notes=run.notes,
+            interrupted=run.interrupted,
+            seconds=run.seconds,
+            nfe=run.nfe,
+            facts=facts,
+        )
+
+    @property
+    def chosen(self) -> list[Candidate]:
+        """The candidates behind `images`, in the same order."""
+        return in_order(self.candidates)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record of the call in JSON's types, as `candidates.json` has it."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "versions": versions(),
+            **self.facts,
+            "seconds": round(self.seconds, 3),
+            "nfe": self.nfe,
+            "interrupted": self.interrupted,
+            "notes": self.notes,
+            "candidates": [candidate_facts(c, i) for i, c in enumerate(self.candidates)],
+        }
+
+    def save(self, directory: str | Path, overwrite: bool = False) -> Path:
+        """Save the images, `contact_sheet.png` and `candidates.json` into a folder, and return it.
+
+        The chosen images lie at the top, the others in `candidates/`; each PNG carries its own record. Files
+        are written whole or not at all, the record last, so that it never names an image that is not there.
+
+        Args:
+            directory: made if it does not exist.
+            overwrite: replace an earlier record there, and remove the images which it names.
+
+        Raises:
+            RecordError: a record is there already, or a file cannot be written; what was written stays.
+        """
+        folder = Path(directory)
+        check_free(folder, overwrite)
+        record = self.to_dict()
+        if (folder / FILE).exists():
+            for old in read_record(folder).candidates:
+                file = folder / old["file"]
+                if file.resolve().is_relative_to(folder.resolve()):  # it may name anything
+                    file.unlink(missing_ok=True)
+        for candidate, facts in zip(self.candidates, record["candidates"], strict=True):
+            write_png(candidate.image, folder / facts["file"], {**record, "candidates": [facts]})
+        if self.candidates:
+            sheet = contact_sheet(self.candidates, prompts=record["call"]["prompts"])
+            write_whole(folder / SHEET, lambda file: sheet.save(file, "PNG"))
+        write_json(record, folder / FILE)
+        return folder
+
+
+def check_free(folder: Path, overwrite: bool) -> None:
+    """Check that a folder can take a record, before hours are spent on making one.
+
+    Raises:
+        RecordError: there is one already and `overwrite` is False, or the folder cannot be written to.
+
+    >>> check_free(Path("/proc/nowhere"), overwrite=False)
+    Traceback (most recent call last):
+    ...
+    cogguided._errors.RecordError: cannot write ...
+    """
+    if (folder / FILE).exists():
+        if not overwrite:
+            raise RecordError(
+                f"{folder} has a record already: choose another folder, or replace it "
+                "(overwrite=True, --overwrite)"
+            )
+        read_record(folder)
+    probe = folder / ".cogguided-probe"
+    write_whole(probe, lambda file: None)
+    probe.unlink()
+
+
+def in_order(candidates: list[Candidate]) -> list[Candidate]:
+    """Return the chosen candidates, by request and best first."""
+    chosen = [c for c in candidates if c.chosen]
+    return sorted(chosen, key=lambda c: (c.request, *c.rank))

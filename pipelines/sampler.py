@@ -1,0 +1,162 @@
+"""The narrow interface of guidance, on any diffusers text-to-image pipeline."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+from PIL import Image
+
+from .._errors import InputError, ModelError, unknown_name
+
+TEXT_ARGUMENTS = ("prompt_", "negative_prompt")
+DENOISERS = ("transformer", "unet", "prior")
+
+
+def call_parameters(base_class: type[DiffusionPipeline]) -> dict[str, inspect.Parameter]:
+    """Return the arguments that a pipeline class takes in its call, by name.
+
+    >>> from diffusers import FluxPipeline
+    >>> "true_cfg_scale" in call_parameters(FluxPipeline)
+    True
+    """
+    parameters = inspect.signature(base_class.__call__).parameters
+    kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    return {name: p for name, p in parameters.items() if name != "self" and p.kind not in kinds}
+
+
+def check_text_to_image(base_class: type[DiffusionPipeline]) -> None:
+    """Check that a pipeline class makes images from nothing but a prompt and a generator.
+
+    Raises:
+        ModelError: it does not.
+
+    >>> from diffusers import StableDiffusionXLPipeline
+    >>> check_text_to_image(StableDiffusionXLPipeline)
+    """
+    parameters = call_parameters(base_class)
+    missing = [name for name in ("prompt", "generator", "num_inference_steps") if name not in parameters]
+    needed = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty and n != "prompt"]
+    needed += [name for name in ("image", "mask_image", "num_frames") if name in parameters]
+    if missing or needed:
+        why = f"its call lacks {missing}" if missing else f"its call works on {sorted(set(needed))}"
+        raise ModelError(f"{base_class.__name__} is not a text-to-image pipeline: {why}")
+
+
+def check_arguments(base_class: type[DiffusionPipeline], arguments: dict[str, Any]) -> None:
+    """Check that every argument is one that the base pipeline takes.
+
+    Raises:
+        UnknownNameError: with the nearest names.
+
+    >>> from diffusers import FluxPipeline
+    >>> check_arguments(FluxPipeline, {"num_inference_step": 20})
+    Traceback (most recent call last):
+    ...
+    cogguided._errors.UnknownNameError: unknown argument of FluxPipeline 'num_inference_step': did you ...
+    """
+    own = ("target", "guidance", "seed", "budget")
+    parameters = call_parameters(base_class)
+    for name in arguments:
+        if name not in parameters:
+            raise unknown_name(f"argument of {base_class.__name__}", name, [*parameters, *own])
+
+
+def cpu_generator(seed: int) -> torch.Generator:
+    """Return the generator that a seed stands for: on the CPU, whatever the pipeline's device.
+
+    >>> torch.randn(1, generator=cpu_generator(0)) == torch.randn(1, generator=cpu_generator(0))
+    tensor([True])
+    """
+    return torch.Generator("cpu").manual_seed(seed)
+
+
+class PipelineSampler:
+    """Samples batches by the call of a diffusers pipeline, one generator per image.
+
+    Args:
+        pipe: the pipeline.
+        base_class: the class whose call makes the images.
+        arguments: the other arguments of that call, the same for every batch. A text among them
+            (negative_prompt, prompt_2) is given once for each image.
+    """
+
+    def __init__(
+        self, pipe: DiffusionPipeline, base_class: type[DiffusionPipeline], arguments: dict[str, Any]
+    ) -> None:
+        self.pipe = pipe
+        self.base_class = base_class
+        self.arguments = dict(arguments)
+        self.nfe = 0
+
+    def sample(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        """Make one image per prompt and seed; a single prompt is called just as a user would call it."""
+        prompt: str | list[str] = prompts[0] if len(prompts) == 1 else list(prompts)
+        return self.call(prompt, [cpu_generator(seed) for seed in seeds])
+
+    def call(
+        self, prompt: str | list[str] | None, generator: torch.Generator | list[torch.Generator]
+    ) -> list[Image.Image]:
+        """Call the base pipeline once."""
+        count = len(prompt) if isinstance(prompt, list) else 1
+        arguments = dict(self.arguments)
+        if count > 1:
+            texts = [n for n, v in arguments.items() if is_text_argument(n) and isinstance(v, str)]
+            arguments |= {name: [arguments[name]] * count for name in texts}
+        with count_denoiser(self.pipe, self._add_nfe):
+            output = self.base_class.__call__(self.pipe, prompt=prompt, generator=generator, **arguments)
+        return list(output.images)
+
+    def _add_nfe(self, images: int) -> None:
+        self.nfe += images
+
+
+def is_text_argument(name: str) -> bool:
+    """Whether an argument is a text that goes with the prompt, by diffusers' naming.
+
+    >>> [n for n in ("negative_prompt", "prompt_2", "prompt_embeds", "eta") if is_text_argument(n)]
+    ['negative_prompt', 'prompt_2']
+    """
+    return name.startswith(TEXT_ARGUMENTS) and not name.endswith(("embeds", "mask"))
+
+
+def denoisers(pipe: DiffusionPipeline) -> list[torch.nn.Module]:
+    """Return the components that are called at every step, by diffusers' naming."""
+    return [
+        module
+        for name, module in pipe.components.items()
+        if name.startswith(DENOISERS) and isinstance(module, torch.nn.Module)
+    ]
+
+
+def check_countable(pipe: DiffusionPipeline) -> None:
+    """Check that denoiser evaluations can be counted, for a budget in them.
+
+    Raises:
+        InputError: no component has the name of a denoiser.
+    """
+    if not denoisers(pipe):
+        raise InputError(
+            f"budget: none of {sorted(pipe.components)} is named like a denoiser {DENOISERS}, so evaluations "
+            "cannot be counted; give the budget in seconds"
+        )
+
+
+@contextmanager
+def count_denoiser(pipe: DiffusionPipeline, add: Callable[[int], None]) -> Iterator[None]:
+    """Tell `add` how many images each denoiser pass works on, while inside."""
+
+    def hook(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        batch = next(v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor | list))
+        add(len(batch))
+
+    handles = [m.register_forward_pre_hook(hook, with_kwargs=True) for m in denoisers(pipe)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
