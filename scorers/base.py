@@ -58,7 +58,9 @@ class Scores:
             InputError: a shape or length differs, a value is infinite, or `valid` contradicts `values`.
         """
         if values.ndim != 1 or not values.is_floating_point():
-            raise InputError(f"values: expected a float tensor (B,), got {values.dtype} {tuple(values.shape)}")
+            raise InputError(
+                f"values: expected a float tensor (B,), got {values.dtype} {tuple(values.shape)}"
+            )
         finite = values.detach().isfinite()
         if bool(values.detach().isinf().any()):
             raise InputError(f"values: a score is finite, or NaN where not valid; got {values.tolist()}")
@@ -70,7 +72,9 @@ class Scores:
         for name, items in (("labels", labels), ("errors", errors)):
             if items is not None and len(items) != len(values):
                 raise InputError(f"{name}: expected {len(values)} entries, got {len(items)}")
-        if errors is not None and any((e is None) != ok for e, ok in zip(errors, finite.tolist(), strict=True)):
+        if errors is not None and any(
+            (e is None) != ok for e, ok in zip(errors, finite.tolist(), strict=True)
+        ):
             raise InputError("errors: must hold a reason exactly where the score is not valid")
         fields = {
             "values": values.float(),

@@ -1,8 +1,8 @@
 """Continue one prompt in many ways at once: a tree of tokens on a shared, cached prefix.
 
 The nodes of the tree are packed into one sequence in which each sees the prefix and its own ancestors only
-(tree attention, Miao et al. 2023, SpecInfer, arXiv 2305.09781). Image and prompt are computed once, and a node
-costs as much as one more prompt token.
+(tree attention, Miao et al. 2023, SpecInfer, arXiv 2305.09781). Image and prompt are computed once, and a
+node costs as much as one more prompt token.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _BRANCHABLE = {"full_attention", "sliding_attention"}
 
 
 def cut_prefix(inputs: Inputs, num_dropped: int) -> tuple[Inputs, list[int]]:
-    """Drop the last `num_dropped` tokens of every prompt in a right-padded batch; also return what lengths remain.
+    """Drop the last tokens of every prompt in a right-padded batch; also return the lengths that remain.
 
     >>> ids = torch.tensor([[5, 6, 7], [8, 9, 0]])
     >>> mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
@@ -55,7 +55,9 @@ def check_branchable(model: PreTrainedModel) -> None:
     """
     kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ())
     if not kinds <= _BRANCHABLE:
-        raise ModelError(f"layers of type {sorted(kinds - _BRANCHABLE)} cannot be branched from a shared cache")
+        raise ModelError(
+            f"layers of type {sorted(kinds - _BRANCHABLE)} cannot be branched from a shared cache"
+        )
 
 
 class Branches:
@@ -68,7 +70,9 @@ class Branches:
     def __init__(self, model: PreTrainedModel, inputs: Inputs, lengths: Sequence[int]) -> None:
         """Compute the prompts (right-padded; `lengths` tokens each count), images included, once."""
         self._model = model
-        self._cache = DynamicCache()  # without a config: also sliding layers keep all, the mask does the sliding
+        self._cache = (
+            DynamicCache()
+        )  # without a config: also sliding layers keep all, the mask does the sliding
         self._prefix_mask = inputs["attention_mask"].bool()
         self._lengths = np.asarray(lengths)
         self._cross_mask: torch.Tensor | None = None
@@ -106,12 +110,15 @@ class Branches:
         return seen[0]
 
     def extend(
-        self, tokens: Sequence[Sequence[int]], parents: Sequence[Sequence[int]], keep: Sequence[int] | None = None
+        self,
+        tokens: Sequence[Sequence[int]],
+        parents: Sequence[Sequence[int]],
+        keep: Sequence[int] | None = None,
     ) -> torch.Tensor:
         """Add nodes to each row and return the logits (B, N, vocabulary) that follow them.
 
-        `tokens[row]` are the new nodes' tokens and `parents[row]` their parents' slots, parents first. Row b's
-        node j gets the slot `num_slots + j`, counted before the call. With `keep` only the logits of those
+        `tokens[row]` are the new nodes' tokens and `parents[row]` their parents' slots, parents first. Node j
+        of a row gets the slot `num_slots + j`, counted before the call. With `keep` only the logits of those
         new nodes (the same in every row) are computed and returned.
         """
         old, width = self.num_slots, max(map(len, tokens))
@@ -165,15 +172,17 @@ class Branches:
         index = self._lengths[:, None] + self._depth
         prefix_index = np.broadcast_to(np.arange(prefix.shape[2]), (len(index), prefix.shape[2]))
         keys = np.concatenate([prefix_index, index], axis=1)
-        near = torch.from_numpy(index[:, old:, None] - keys[:, None, :] < text_config.sliding_window).to(device)
+        near = torch.from_numpy(index[:, old:, None] - keys[:, None, :] < text_config.sliding_window).to(
+            device
+        )
         return {"full_attention": full, "sliding_attention": full.masked_fill(~near[:, None], blocked)}
 
 
 class Reruns:
-    """The same interface as `Branches` for one prompt, without a cache: each path is run again from the start.
+    """The same interface as `Branches` for one prompt, without a cache: each path is run from the start.
 
-    Slow (one pass over image and prompt for every path) and free of assumptions about the model: for models that
-    `Branches` does not fit, and as the reference that `Branches` is tested against.
+    Slow (one pass over image and prompt for every path) and free of assumptions about the model: for models
+    that `Branches` does not fit, and as the reference that `Branches` is tested against.
     """
 
     def __init__(self, model: PreTrainedModel, inputs: Inputs, lengths: Sequence[int]) -> None:
@@ -190,7 +199,10 @@ class Reruns:
         return len(self._paths)
 
     def extend(
-        self, tokens: Sequence[Sequence[int]], parents: Sequence[Sequence[int]], keep: Sequence[int] | None = None
+        self,
+        tokens: Sequence[Sequence[int]],
+        parents: Sequence[Sequence[int]],
+        keep: Sequence[int] | None = None,
     ) -> torch.Tensor:
         """Add nodes and return the logits (1, N, vocabulary) that follow them, or those to `keep`."""
         old = self.num_slots

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 
 from .._errors import ModelError, missing_extra
@@ -93,55 +94,77 @@ def load_checkpoint(
     loaded = _load_model(model, kind, trust_remote_code)
     homes = [Path(model)]
     if adapter is not None:
-        loaded = _merge_adapter(loaded, adapter)
-        homes.insert(0, Path(adapter))
+        homes.insert(0, _local_adapter(adapter))
+        loaded = _merge_adapter(loaded, homes[0])
     processor = _load_processor(homes, str(model), trust_remote_code)
     facts = ScorerFacts.read(next((home for home in homes if (home / FACTS_FILE).is_file()), homes[0]))
-    loaded.eval().requires_grad_(False).to(place)
-    return loaded, processor, facts
+    ready: Any = loaded.eval().requires_grad_(False)
+    return ready.to(place), processor, facts
 
 
 def _base_of(adapter: Path) -> str | Path:
-    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    base = config.get("base_model_name_or_path")
+    config: dict[str, Any] = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    base = str(config.get("base_model_name_or_path") or "")
     if not base:
-        raise ModelError(f"{adapter}/adapter_config.json names no base_model_name_or_path: pass model=... too")
+        raise ModelError(
+            f"{adapter}/adapter_config.json names no base_model_name_or_path: pass model=... too"
+        )
     beside = adapter / base
     if beside.is_dir():
         return beside.resolve()
     if base.startswith("."):
         raise ModelError(f"{adapter}: its base {base!r} is not there: no folder {beside.resolve()}")
-    return str(base)
+    return base
 
 
 def _load_model(model: str | Path, dtype: torch.dtype, trust_remote_code: bool) -> PreTrainedModel:
     try:
-        loaded, info = AutoModelForImageTextToText.from_pretrained(
-            model, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code, output_loading_info=True
+        answer: Any = AutoModelForImageTextToText.from_pretrained(
+            model,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ModelError(
             f"{model}: cannot be loaded as an image-text-to-text model with safetensors weights "
             f"({type(error).__name__}: {str(error).strip()})"
         ) from error
-    missing = sorted(info["missing_keys"])
+    loaded: PreTrainedModel = answer[0]
+    missing = sorted(answer[1]["missing_keys"])
     if missing:
         raise ModelError(f"{model}: {len(missing)} weights are missing, such as '{missing[0]}'")
-    return loaded  # type: ignore[no-any-return]
+    return loaded
 
 
-def _merge_adapter(model: PreTrainedModel, adapter: str | Path) -> PreTrainedModel:
+def _local_adapter(adapter: str | Path) -> Path:
+    if Path(adapter).is_dir():
+        folder = Path(adapter)
+    else:
+        try:
+            folder = Path(
+                snapshot_download(str(adapter), ignore_patterns=["*.bin", "*.pt", "*.pth", "*.ckpt"])
+            )
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{adapter}: no such adapter folder, nor on the hub ({error})") from error
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise ModelError(f"{adapter}: no adapter_model.safetensors; weights are read from safetensors only")
+    return folder
+
+
+def _merge_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     try:
         from peft import PeftModel
     except ImportError as error:
         raise missing_extra("peft", "train") from error
-    if Path(adapter).is_dir() and not (Path(adapter) / "adapter_model.safetensors").is_file():
-        raise ModelError(f"{adapter}: no adapter_model.safetensors; weights are read from safetensors only")
     try:
         wrapped = PeftModel.from_pretrained(model, str(adapter))
         merged: PreTrainedModel = wrapped.merge_and_unload(safe_merge=True)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise ModelError(f"{adapter}: does not fit its base model ({type(error).__name__}: {error})") from error
+        raise ModelError(
+            f"{adapter}: does not fit its base model ({type(error).__name__}: {error})"
+        ) from error
     return merged
 
 
@@ -151,9 +174,15 @@ def _load_processor(homes: list[Path], hub_name: str, trust_remote_code: bool) -
     try:
         loaded: Any = AutoProcessor.from_pretrained(home or hub_name, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError(f"{home or hub_name}: no usable processor ({type(error).__name__}: {error})") from error
+        raise ModelError(
+            f"{home or hub_name}: no usable processor ({type(error).__name__}: {error})"
+        ) from error
     if not isinstance(loaded, ProcessorMixin):
-        raise ModelError(f"{home or hub_name}: holds a {type(loaded).__name__}, not an image-and-text processor")
+        raise ModelError(
+            f"{home or hub_name}: holds a {type(loaded).__name__}, not an image-and-text processor"
+        )
     if not loaded.chat_template:
-        raise ModelError(f"{home or hub_name}: its processor has no chat template, so the model cannot be asked")
+        raise ModelError(
+            f"{home or hub_name}: its processor has no chat template, so the model cannot be asked"
+        )
     return loaded

@@ -1,4 +1,6 @@
-"""CLIP: does an image show what the prompt says? Radford et al. 2021, arXiv 2103.00020; CLIPScore, arXiv 2104.08718.
+"""CLIP: does an image show what the prompt says?
+
+Radford et al. 2021, arXiv 2103.00020, used as in CLIPScore, Hessel et al. 2021, arXiv 2104.08718.
 
 Models and preprocessing come from open_clip (MIT licence); the weights have licences of their own.
 """
@@ -62,7 +64,8 @@ class CLIPScorer:
 
         Args:
             model: a folder with ``open_clip_config.json``, weights and, if the config names an
-                ``hf_tokenizer_name``, tokenizer files; "hf-hub:owner/model"; or an open_clip name ("ViT-B-32").
+                ``hf_tokenizer_name``, tokenizer files; "hf-hub:owner/model"; or an open_clip
+                name ("ViT-B-32").
             pretrained: with an open_clip name: its tag ("laion2b_s34b_b79k") or a safetensors file.
             batch_size: images a pass.
             device: default: the GPU if there is one.
@@ -82,7 +85,9 @@ class CLIPScorer:
             loaded, preprocess = open_clip.create_model_from_pretrained(identifier, pretrained)
             tokenizer = open_clip.get_tokenizer(identifier)
         except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-            raise ModelError(f"{model}: cannot be loaded by open_clip ({type(error).__name__}: {error})") from error
+            raise ModelError(
+                f"{model}: cannot be loaded by open_clip ({type(error).__name__}: {error})"
+            ) from error
         return cls(loaded.to(place, dtype or torch.float32), preprocess, tokenizer, name, batch_size)
 
     @property
@@ -133,7 +138,8 @@ class CLIPScorer:
 
     @property
     def _device(self) -> torch.device:
-        return next(iter(self.model.parameters())).device
+        device: torch.device = next(iter(self.model.parameters())).device
+        return device
 
     def _encode(self, images: ImageInput) -> tuple[torch.Tensor, list[str | None]]:
         parts: list[torch.Tensor] = []
@@ -150,7 +156,9 @@ class CLIPScorer:
         dtype = next(iter(self.model.parameters())).dtype
         if isinstance(images, torch.Tensor):
             finite = images.detach().isfinite().flatten(1).all(dim=1).tolist()
-            errors = [None if ok else f"image {i}: has pixels that are not finite" for i, ok in enumerate(finite)]
+            errors = [
+                None if ok else f"image {i}: has pixels that are not finite" for i, ok in enumerate(finite)
+            ]
             pixels = [self.preprocess(image.float()) for image, ok in zip(images, finite, strict=True) if ok]
         else:
             pictures, errors = load_images(images, on_error="nan")
@@ -166,13 +174,14 @@ class CLIPScorer:
         return whole.index_copy(0, torch.tensor(good, device=features.device), features), errors
 
     def _warn_of_truncation(self, texts: Sequence[str]) -> None:
-        """Tokenize once more into twice the room: what then lies beyond the context is not seen by the model."""
+        """Tokenize once more into twice the room: what lies beyond the context is not seen by the model."""
         room = self.context_length
         empty, *written = self.tokenizer(["", *texts], context_length=2 * room)[:, room:]
         for text, beyond in zip(texts, written, strict=True):
             if not torch.equal(beyond, empty):
                 warnings.warn(
-                    f"{self.name}: the model reads {room} tokens of a prompt; the end of {text[:60]!r}... is not seen",
+                    f"{self.name}: the model reads {room} tokens of a prompt; "
+                    f"the end of {text[:60]!r}... is not seen",
                     stacklevel=4,
                 )
 
@@ -195,7 +204,9 @@ def _check_safetensors(identifier: str, pretrained: str | None) -> None:
         raise unknown_name("open_clip model", identifier, open_clip.list_models())
     elif pretrained is None:
         tags = open_clip.list_pretrained_tags_by_model(identifier)
-        raise ModelError(f"{identifier}: which weights? Pass pretrained=, one of {tags} or a safetensors file")
+        raise ModelError(
+            f"{identifier}: which weights? Pass pretrained=, one of {tags} or a safetensors file"
+        )
     elif pretrained in open_clip.list_pretrained_tags_by_model(identifier):
         config = open_clip.get_pretrained_cfg(identifier, pretrained)
         try:
@@ -205,4 +216,6 @@ def _check_safetensors(identifier: str, pretrained: str | None) -> None:
     else:
         found = pretrained
     if not str(found).endswith(".safetensors"):
-        raise ModelError(f"{identifier}: {found} is not a safetensors file; weights are read from safetensors only")
+        raise ModelError(
+            f"{identifier}: {found} is not a safetensors file; weights are read from safetensors only"
+        )

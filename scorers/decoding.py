@@ -21,7 +21,10 @@ class Continuation(Protocol):
         ...
 
     def extend(
-        self, tokens: Sequence[Sequence[int]], parents: Sequence[Sequence[int]], keep: Sequence[int] | None = None
+        self,
+        tokens: Sequence[Sequence[int]],
+        parents: Sequence[Sequence[int]],
+        keep: Sequence[int] | None = None,
     ) -> torch.Tensor:
         """Add nodes and return the logits (B, N, vocabulary) that follow them."""
         ...
@@ -35,12 +38,15 @@ class _Walk:
 
 
 def read_expected(
-    branches: Continuation, questions: Mapping[str, Sequence[int]], trees: Mapping[str, AnswerTree], num_rows: int
+    branches: Continuation,
+    questions: Mapping[str, Sequence[int]],
+    trees: Mapping[str, AnswerTree],
+    num_rows: int,
 ) -> list[dict[str, Reading]]:
     """Read every question's answer distribution for every row.
 
-    The first pass holds the questions and all labels, each later one the next tokens of the branches that still
-    matter: four to six passes over some hundred tokens for a model that answers as asked.
+    The first pass holds the questions and all labels, each later one the next tokens of the branches that
+    still matter: four to six passes over some hundred tokens for a model that answers as asked.
 
     An executed example is in ``tests/scorers/test_decoding.py``.
     """

@@ -22,7 +22,8 @@ class Dimension:
         name: as in `DIMENSIONS`.
         summary: one line.
         labels: names of the bins, from the lowest to the highest.
-        edges: the ends of the bins, one more than labels: bin k is [edges[k], edges[k + 1]), the last one closed.
+        edges: the ends of the bins, one more than labels: bin k is [edges[k], edges[k + 1]), the last one
+            closed.
         question: what an MLLM is asked after it has seen the image.
         decimals: digits after the point in an answer.
     """
@@ -114,7 +115,8 @@ class Dimension:
         """
         unit = 10**self.decimals
         return [
-            f"{step / unit:.{self.decimals}f}" for step in range(round(self.low * unit), round(self.high * unit) + 1)
+            f"{step / unit:.{self.decimals}f}"
+            for step in range(round(self.low * unit), round(self.high * unit) + 1)
         ]
 
 
@@ -142,7 +144,7 @@ DIMENSIONS: Mapping[str, Dimension] = MappingProxyType(
                 _DEGREES,
                 (0.0, 3.5, 5.0, 6.5, 8.0, 10.0),
                 _question(
-                    "How beautiful would most people find this picture? Weigh its light, colours and composition.",
+                    "How beautiful would most people find this picture? Weigh light, colour and composition.",
                     _TEN_POINTS,
                     "medium 5.734",
                 ),
@@ -165,7 +167,7 @@ DIMENSIONS: Mapping[str, Dimension] = MappingProxyType(
                 # The benchmark names -3..-0.1, 0..0.1 and 1..3; each gap is cut half-way.
                 (-3.0, -0.05, 0.55, 3.0),
                 _question(
-                    "Which feeling does this picture give people, from very unpleasant (-3) to very pleasant (3)?",
+                    "Which feeling does this picture give, from very unpleasant (-3) to very pleasant (3)?",
                     "negative: below 0; neutral: about 0; positive: above 0",
                     "negative -1.362",
                 ),

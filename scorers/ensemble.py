@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 
@@ -14,8 +14,10 @@ from .base import DimensionScorer, ImageInput, Scorer, Scores
 from .dimensions import DIMENSIONS
 from .registry import load_scorer
 
-TargetSpec: TypeAlias = str | Scorer | Mapping[str, float] | Mapping[Scorer, float] | Mapping[str | Scorer, float]
-"""A name, signed weights as text ("memorability=1,emotional_valence=-0.5"), a scorer, or a mapping to weights."""
+TargetSpec: TypeAlias = (
+    str | Scorer | Mapping[str, float] | Mapping[Scorer, float] | Mapping[str | Scorer, float]
+)
+"""A name, weights as text ("memorability=1,emotional_valence=-0.5"), a scorer, or a mapping to weights."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class TargetScores:
     """What a target says of B images.
 
     Attributes:
-        total: (B,) float32, sum of weight x (value - low) / (high - low); NaN where not valid; higher is better.
+        total: (B,) float32, sum of weight x (value - low) / (high - low), higher is better; NaN where not
+            valid.
         valid: (B,) bool, False where a term with a weight has no score.
         terms: the raw scores of each term, in its own range.
         errors: per image why it is not valid, None where it is.
@@ -69,7 +72,9 @@ class Target:
             raise InputError(f"target: a name occurs twice in {names}")
         for term in terms:
             if not math.isfinite(term.weight):
-                raise InputError(f"target: the weight of '{term.name}' is {term.weight}, expected a finite number")
+                raise InputError(
+                    f"target: the weight of '{term.name}' is {term.weight}, expected a finite number"
+                )
             span = term.scorer.high - term.scorer.low
             if not (math.isfinite(span) and span > 0):
                 raise InputError(
@@ -233,9 +238,9 @@ def load_target(
     if isinstance(spec, Scorer):
         return Target([Term(spec.name, 1.0, spec)])
     if isinstance(spec, str):
-        weights: Mapping[str | Scorer, float] = {name: weight for name, weight in parse_weights(spec).items()}
+        weights: Mapping[Any, float] = parse_weights(spec)
     elif isinstance(spec, Mapping):
-        weights = {key: weight for key, weight in spec.items()}
+        weights = spec
     else:
         raise InputError(f"target: expected a name, weights or a scorer, got {type(spec).__name__}")
     terms: list[Term] = []

@@ -45,7 +45,9 @@ def as_pil(image: Image.Image | str | Path) -> Image.Image:
     except FileNotFoundError:
         raise ImageError(f"{image}: no such file") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise ImageError(f"{image}: too large; raise PIL.Image.MAX_IMAGE_PIXELS to allow it ({error})") from error
+        raise ImageError(
+            f"{image}: too large; raise PIL.Image.MAX_IMAGE_PIXELS to allow it ({error})"
+        ) from error
     except Exception as error:  # a damaged file can make a decoder raise anything
         raise ImageError(f"{image}: cannot be read as an image ({error})") from error
 
@@ -65,7 +67,9 @@ def _convert(image: Image.Image, where: str) -> Image.Image:
     if image.width == 0 or image.height == 0:
         raise ImageError(f"{where}: has no pixels")
     if image.mode in ("I", "F"):
-        raise ImageError(f"{where}: mode {image.mode!r} has no defined white; convert it to 'L' or 'I;16' first")
+        raise ImageError(
+            f"{where}: mode {image.mode!r} has no defined white; convert it to 'L' or 'I;16' first"
+        )
     try:
         return _first_frame_rgb(image)
     except Exception as error:  # a lazily opened file is decoded only here
@@ -105,7 +109,8 @@ def check_images(images: ImageInput) -> None:
         return
     if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
         raise InputError(
-            f"images: expected a float tensor (B, 3, H, W) in [0, 1], got {images.dtype} {tuple(images.shape)}"
+            f"images: expected a float tensor (B, 3, H, W) in [0, 1], "
+            f"got {images.dtype} {tuple(images.shape)}"
         )
     pixels = images.detach()
     if bool(((pixels < -_TOLERANCE) | (pixels > 1 + _TOLERANCE)).any()):
@@ -116,7 +121,7 @@ def check_images(images: ImageInput) -> None:
 def load_images(
     images: ImageInput, on_error: Literal["raise", "nan"] = "raise"
 ) -> tuple[list[Image.Image | None], list[str | None]]:
-    """Read a batch of B pictures as 8-bit RGB: pictures, and why one is missing.
+    """Read a batch of B pictures as 8-bit RGB; return the pictures, and why one is missing.
 
     With ``on_error="nan"`` a broken picture is None with its reason beside it, and the rest goes on; with
     ``"raise"`` it is an error. A tensor image with pixels that are not finite counts as broken.
@@ -135,7 +140,9 @@ def load_images(
     for index in range(len(images)):
         try:
             item = images[index]
-            picture = tensor_to_pil(item, f"image {index}") if isinstance(item, torch.Tensor) else as_pil(item)
+            picture = (
+                tensor_to_pil(item, f"image {index}") if isinstance(item, torch.Tensor) else as_pil(item)
+            )
         except ImageError as error:
             if on_error == "raise":
                 raise

@@ -1,6 +1,6 @@
 """Any Hugging Face image-text-to-text model as a scorer.
 
-The model sees the image, then a question of `dimensions`, and answers "label, then number". Protocol: CogIP-Bench
+The model sees the image, then a question of `dimensions`, and answers "label, then number", as in CogIP-Bench
 (arXiv 2511.22805). Read-outs: `expected`, the mean of its answer distribution (`readout`), or `greedy`, the
 likeliest text, parsed strictly.
 """
@@ -50,11 +50,17 @@ class _Core:
         """Run the processor: right-padded prompts of image, question and the start of the answer."""
         system = self.facts.system_prompt
         before = [{"role": "system", "content": [{"type": "text", "text": system}]}] if system else []
-        chats = [
-            [*before, {"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": question}]}]
+        chats: Any = [
+            [
+                *before,
+                {
+                    "role": "user",
+                    "content": [{"type": "image", "image": picture}, {"type": "text", "text": question}],
+                },
+            ]
             for picture in pictures
         ]
-        out = self.processor.apply_chat_template(
+        out: Any = self.processor.apply_chat_template(
             chats,
             tokenize=True,
             add_generation_prompt=True,
@@ -69,7 +75,9 @@ class _Core:
         """Valid answers of a dimension in this model's tokens; made when first asked for."""
         if dim.name not in self.trees:
             tokenizer: Any = self.processor.tokenizer
-            self.trees[dim.name] = answer_tree(lambda t: tokenizer(t, add_special_tokens=False)["input_ids"], dim)
+            self.trees[dim.name] = answer_tree(
+                lambda t: tokenizer(t, add_special_tokens=False)["input_ids"], dim
+            )
         return self.trees[dim.name]
 
     def split_questions(self) -> None:
@@ -81,7 +89,9 @@ class _Core:
         }
         other = self.prepare([picture], ".")["input_ids"][0].tolist()
         common = 0
-        while all(len(ids) > common + 1 and ids[common] == other[common] for ids in (other, *prompts.values())):
+        while all(
+            len(ids) > common + 1 and ids[common] == other[common] for ids in (other, *prompts.values())
+        ):
             common += 1
         self.questions = {name: ids[common:] for name, ids in prompts.items()}
 
@@ -90,7 +100,9 @@ class _Core:
         name, question = next(iter(self.questions.items()))
         inputs = self.prepare([Image.new("RGB", (64, 64), "gray")], self.facts.dimensions[name].question)
         prefix, lengths = cut_prefix(inputs, len(question))
-        expected = Reruns(self.model, prefix, lengths).extend([question], [[*range(-1, len(question) - 1)]])[0, -1]
+        expected = Reruns(self.model, prefix, lengths).extend([question], [[*range(-1, len(question) - 1)]])[
+            0, -1
+        ]
         size = len(question)
         parents = [*range(-1, size - 1), -1, *range(size, 2 * size - 1)]
         try:
@@ -113,10 +125,10 @@ class _Core:
 class MLLMScorer:
     """Score images by asking a multimodal LLM, one dimension a call or all of them in one pass.
 
-    Values are in the dimension's range, e.g. 0 to 10; higher means more. With ``readout="expected"``, `std` is
-    the spread of the model's answers and `mass` the probability that it gave to valid ones. An image costs one
-    pass over image and question, plus, for a model that answers as asked, some 30 to 150 answer tokens packed
-    into three to five short passes (at most about 700 tokens, for one whose numbers are wholly undecided).
+    Values are in the dimension's range, e.g. 0 to 10; higher means more. With ``readout="expected"``, `std`
+    is the spread of the model's answers and `mass` the probability that it gave to valid ones. An image costs
+    one pass over image and question, plus, for a model that answers as asked, some 50 to 300 answer tokens
+    packed into three to five short passes (about 700 tokens for one whose numbers are wholly undecided).
 
     Make one with `from_pretrained`. Scorers of several dimensions on the same weights: `with_dimension`.
 
@@ -145,7 +157,9 @@ class MLLMScorer:
         if readout not in ("expected", "greedy"):
             raise unknown_name("readout", readout, ("expected", "greedy"))
         if batch_size < 1 or not 0 <= min_mass <= 1:
-            raise InputError(f"expected batch_size >= 1 and min_mass in [0, 1], got {batch_size} and {min_mass}")
+            raise InputError(
+                f"expected batch_size >= 1 and min_mass in [0, 1], got {batch_size} and {min_mass}"
+            )
         self._core = core
         self.dimension = dimension
         self.readout = readout
@@ -247,7 +261,8 @@ class MLLMScorer:
 
     def to(self, device: torch.device | str) -> MLLMScorer:
         """Move the weights, for every scorer that shares them, and return the scorer itself."""
-        self._core.model.to(device)
+        model: Any = self._core.model
+        model.to(device)
         return self
 
     def __call__(self, images: ImageInput, prompts: Sequence[str] | None = None) -> Scores:
@@ -289,7 +304,9 @@ class MLLMScorer:
         for group, inputs in self._prepared(good, self._core.facts.dimensions[names[0]].question, errors):
             answers.update(zip(group, self._answer(inputs, names), strict=True))
         return {
-            name: _to_scores([answers[i][name] if i in answers else _Answer(error=errors[i]) for i in range(len(pictures))])
+            name: _to_scores(
+                [answers[i][name] if i in answers else _Answer(error=errors[i]) for i in range(len(pictures))]
+            )
             for name in names
         }
 
@@ -309,7 +326,9 @@ class MLLMScorer:
                     groups = [[index] for index in group] + groups  # find out which one it is
                 else:
                     size = good[group[0]].size
-                    errors[group[0]] = f"image of {size[0]}x{size[1]}: refused by the model's processor ({error})"
+                    errors[group[0]] = (
+                        f"image of {size[0]}x{size[1]}: refused by the model's processor ({error})"
+                    )
                 continue
             yield group, inputs
 
@@ -318,7 +337,9 @@ class MLLMScorer:
         asked = core.questions[names[0]]
         for row, length in enumerate(inputs["attention_mask"].sum(dim=1).tolist()):
             if inputs["input_ids"][row, length - len(asked) : length].tolist() != asked:
-                raise ModelError(f"{self.model_name}: its chat template does not put the question after the image")
+                raise ModelError(
+                    f"{self.model_name}: its chat template does not put the question after the image"
+                )
         prefix, lengths = cut_prefix(inputs, len(asked))
         branches: Continuation = (Branches if core.packed else Reruns)(core.model, prefix, lengths)
         questions = {name: core.questions[name] for name in names}
@@ -344,7 +365,9 @@ class _Answer:
 
 def _from_reading(reading: Reading, dim: Dimension, min_mass: float) -> _Answer:
     if reading.label < 0 or reading.mass < min_mass:
-        error = f"the model gave valid answers a probability of {reading.mass:.2g}, below min_mass={min_mass:g}"
+        error = (
+            f"the model gave valid answers a probability of {reading.mass:.2g}, below min_mass={min_mass:g}"
+        )
         return _Answer(mass=reading.mass, error=error)
     return _Answer(reading.mean, reading.std, reading.mass, dim.labels[reading.label])
 

@@ -1,4 +1,4 @@
-"""From a model's next-token distributions to a score: the tree of valid answers, its mean, and a strict parser.
+"""From next-token distributions to a score: the tree of valid answers, its mean, and a strict parser.
 
 A valid answer is a label of the dimension, a space, and a number of its range with three decimals
 ("medium 5.577"); label and number need not agree, since the number alone is the score. The *expected*
@@ -6,9 +6,10 @@ read-out is the mean of the model's own distribution over these answers. The mea
 beats its mode in most published comparisons and has no ties (Wang et al. 2025, arXiv 2503.03064; Q-Align,
 Wu et al. 2023, arXiv 2312.17090, does it for level names).
 
-All answers are written out by the model's own tokenizer and merged to a tree of tokens, so "10.000", the minus
-sign and tokens of several digits need no special case. Once a branch is known to within a thousandth of the
-range it is not followed further.
+All answers are written out by the model's own tokenizer and merged to a tree of tokens, so "10.000", the
+minus sign and tokens of several digits need no special case. Where what is left to say moves the number by
+less than a thousandth of the range, the tree is cut: with single digits, the third decimal of a 0-to-10 scale
+is not looked at, neither its value nor its probability.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -61,7 +62,7 @@ class AnswerTree:
 
     @cached_property
     def ends(self) -> Bools:
-        """(nodes,) whether the tree ends there, for want of a closer look or because the answer is complete."""
+        """(nodes,) whether the tree ends there."""
         ends: Bools = self.first == self.last
         return ends
 
@@ -77,9 +78,10 @@ def answer_tree(encode: Callable[[list[str]], list[list[int]]], dim: Dimension) 
         ModelError: the tokenizer writes two different answers in the same way.
 
     >>> from .dimensions import dimension
-    >>> tree = answer_tree(lambda texts: [[ord(c) for c in text] for text in texts], dimension("memorability"))
-    >>> chr(tree.tokens[1]), len(tree.tokens)
-    ('v', 10049)
+    >>> spell = lambda texts: [[ord(character) for character in text] for text in texts]
+    >>> tree = answer_tree(spell, dimension("memorability"))
+    >>> [chr(token) for token in tree.tokens[tree.first[0] : tree.last[0]]]
+    ['v', 'l', 'm', 'h']
     """
     numbers = [_Number(text, float(text)) for text in dim.numbers()]
     root = _Node(numbers[0].value, numbers[-1].value)
@@ -116,7 +118,7 @@ class _Node:
 def _shared_tails(
     encode: Callable[[list[str]], list[list[int]]], dim: Dimension, heads: list[list[int]]
 ) -> list[list[int]] | None:
-    """Tokens of every number after a label, if they do not depend on the label; checked on a sample of numbers."""
+    """Tokens of every number after a label, if they do not depend on the label (checked on a sample)."""
     numbers = dim.numbers()
     stride = max(1, len(numbers) // 200)
     sample = [*range(0, len(numbers), stride), len(numbers) - 1]
@@ -165,8 +167,8 @@ def _graft(root: _Node, head: Sequence[int], number_root: _Node, label: int) -> 
 def _cut_height(root: _Node, tolerance: float) -> int:
     """Greatest height at which every node, and every node below it, is known to within `tolerance`.
 
-    Cutting all branches at one height, not each where it happens to be narrow ("10" is as narrow as "10.000"),
-    keeps their masses comparable: each end is as many tokens short of a full answer.
+    Cutting all branches at one height, not each where it happens to be narrow ("10" is as narrow as
+    "10.000"), keeps their masses comparable: each end is as many tokens short of a full answer.
     """
     spans: dict[int, float] = {}
 
@@ -209,8 +211,8 @@ class AnswerSearch:
     """Best-first walk over an `AnswerTree`: which nodes to feed next, and what is known so far.
 
     The caller feeds the nodes of `next_nodes()` to the model (each after its parent) and hands the log
-    probabilities of their children to `update`, until `next_nodes()` is empty. Then the branches left out hold
-    at most `CUT` of the mass that was captured, so leaving them out moves the mean by at most `CUT` of the range.
+    probabilities of their children to `update`, until `next_nodes()` is empty. Then the branches left out
+    hold at most `CUT` of the mass that was captured, and could move the mean by `CUT` of the range at most.
 
     Attributes:
         tree: the answers.
@@ -229,7 +231,9 @@ class AnswerSearch:
         if not self._fed[0]:  # the question's end and all labels in one go
             return np.flatnonzero(~tree.opened & ~tree.ends)
         open_ = np.isfinite(self.logprobs) & ~(self._fed & ~tree.ends)
-        mass = np.exp(self.logprobs - self.logprobs[open_].max(initial=-np.inf), where=open_, out=np.zeros(len(open_)))
+        mass = np.exp(
+            self.logprobs - self.logprobs[open_].max(initial=-np.inf), where=open_, out=np.zeros(len(open_))
+        )
         pending = np.flatnonzero(open_ & ~tree.ends)
         if mass[pending].sum() <= CUT * mass[tree.ends].sum():
             return pending[:0]
@@ -270,7 +274,14 @@ class AnswerSearch:
 
 @dataclass(frozen=True)
 class Reading:
-    """The expected read-out of one image: `mean` and `std` in the dimension's unit, `mass` in [0, 1], label index."""
+    """The expected read-out of one image.
+
+    Attributes:
+        mean: in the dimension's unit.
+        std: in the same unit.
+        mass: probability of valid answers, in [0, 1].
+        label: index of the most probable label, -1 if nothing was captured.
+    """
 
     mean: float
     std: float
@@ -283,8 +294,8 @@ def read_distribution(logprobs: Floats, values: Floats, labels: Ints) -> Reading
 
     NaN, and label -1, where no probability at all was captured.
 
-    >>> read_distribution(np.log([0.1, 0.3]), np.array([2.0, 4.0]), np.array([0, 1]))
-    Reading(mean=3.5, std=0.866..., mass=0.4, label=1)
+    >>> read_distribution(np.log([0.25, 0.25]), np.array([2.0, 4.0]), np.array([1, 1]))
+    Reading(mean=3.0, std=1.0, mass=0.5, label=1)
     """
     top = logprobs.max(initial=-np.inf)
     if not np.isfinite(top):
@@ -301,15 +312,17 @@ def read_distribution(logprobs: Floats, values: Floats, labels: Ints) -> Reading
 _MINUS = str.maketrans({"\u2212": "-", "\uff0d": "-", "\u2010": "-", "\u2011": "-", "\ufe63": "-"})
 _NUMBER = r"[-+]?(?:\d+(?:\.\d+)?|\.\d+)"
 _ALONE = re.compile(rf"(?<![\w.,+-])({_NUMBER})(?![\w%])(?![.,]\d)")
-_RANGE = re.compile(rf"[\[(]?\s*{_NUMBER}\s*(?:-|\u2013|\u2014|\.\.\.?|\u2026|,|to|and)\s*{_NUMBER}\s*[\])]?", re.I)
+_RANGE = re.compile(
+    rf"[\[(]?\s*{_NUMBER}\s*(?:-|\u2013|\u2014|\.\.\.?|\u2026|,|to|and)\s*{_NUMBER}\s*[\])]?", re.I
+)
 _OUT_OF = re.compile(rf"(?:/|out of)\s*{_NUMBER}", re.I)
 
 
 def parse_answer(text: str, dim: Dimension) -> tuple[float, str | None]:
     """Read the number, and the label if it is said, from an answer in words.
 
-    Integers, signs (also the Unicode minus) and markdown are read; an echoed range ("0-10", "(0, 3.5)") or scale
-    ("/10") is not the answer. What is left must be one number in the dimension's range.
+    Integers, signs (also the Unicode minus) and markdown are read; an echoed range ("0-10", "(0, 3.5)") or
+    scale ("/10") is not the answer. What is left must be one number in the dimension's range.
 
     Raises:
         ValueError: why the answer cannot be read: no number, several different ones, or one out of range.

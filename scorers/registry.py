@@ -66,7 +66,9 @@ def register_scorer(name: str, factory: Factory, info: ScorerInfo | None = None)
     if not name or any(char in name for char in "/\\=, "):
         raise InputError(f"scorer name {name!r}: must not be empty or hold '/', '\\', '=', ',' or spaces")
     if name in _REGISTRY:
-        raise InputError(f"a scorer named '{name}' is registered already; unregister_scorer('{name}') frees it")
+        raise InputError(
+            f"a scorer named '{name}' is registered already; unregister_scorer('{name}') frees it"
+        )
     if info is not None and info.name != name:
         raise InputError(f"info.name is '{info.name}', expected '{name}'")
     _REGISTRY[name] = (factory, info or ScorerInfo(name, summary=_first_line(factory)))
@@ -122,12 +124,14 @@ def load_scorer(scorer: str | Path | Scorer, **kwargs: Any) -> Scorer:
     """
     if isinstance(scorer, Scorer):
         if kwargs:
-            raise InputError(f"a scorer object is already loaded: it takes no arguments, got {sorted(kwargs)}")
+            raise InputError(
+                f"a scorer object is already loaded: it takes no arguments, got {sorted(kwargs)}"
+            )
         return scorer
     if not isinstance(scorer, str | Path):
         raise InputError(
-            f"expected a scorer's name, a folder or a scorer, got {type(scorer).__name__}; a scorer has name, low, "
-            "high, differentiable, needs_prompt, to() and is called with (images, prompts)"
+            f"expected a scorer's name, a folder or a scorer, got {type(scorer).__name__}; a scorer has "
+            "name, low, high, differentiable, needs_prompt, to() and is called with (images, prompts)"
         )
     factory = _factory(scorer)
     try:
@@ -137,7 +141,9 @@ def load_scorer(scorer: str | Path | Scorer, **kwargs: Any) -> Scorer:
         raise InputError(f"scorer '{scorer}': {error}; it takes: {takes}") from None
     loaded = factory(**kwargs)
     if not isinstance(loaded, Scorer):
-        raise ModelError(f"'{scorer}' made a {type(loaded).__name__}, which lacks part of the Scorer interface")
+        raise ModelError(
+            f"'{scorer}' made a {type(loaded).__name__}, which lacks part of the Scorer interface"
+        )
     return loaded
 
 
@@ -181,7 +187,8 @@ def _plugins() -> dict[str, EntryPoint]:
 
 def _taken(point: EntryPoint) -> InputError:
     return InputError(
-        f"the plug-in {point.value!r} ({_package(point)}) brings the scorer '{point.name}', a name that is taken"
+        f"the plug-in {point.value!r} ({_package(point)}) brings a scorer '{point.name}', "
+        "but that name is taken"
     )
 
 
@@ -290,9 +297,13 @@ def _register_built_in() -> None:
     register_scorer("clip", _embedded_clip, clip)
     register_scorer("mllm", _mllm, ScorerInfo("mllm", _first_line(_mllm), source="model=..."))
     register_scorer(
-        "open_clip", _open_clip, ScorerInfo("open_clip", _first_line(_open_clip), -1.0, 1.0, True, source="model=...")
+        "open_clip",
+        _open_clip,
+        ScorerInfo("open_clip", _first_line(_open_clip), -1.0, 1.0, True, source="model=..."),
     )
-    register_scorer("fake", FakeScorer, ScorerInfo("fake", _first_line(FakeScorer), 0.0, 1.0, source="built in"))
+    register_scorer(
+        "fake", FakeScorer, ScorerInfo("fake", _first_line(FakeScorer), 0.0, 1.0, source="built in")
+    )
 
 
 _register_built_in()

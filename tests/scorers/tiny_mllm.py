@@ -1,8 +1,8 @@
 """Tiny random image-text-to-text models, each with the processor class of its family, made offline.
 
-Hidden size 32, one or two layers, a tokenizer of some hundred entries: `build(family, folder)` saves model and
-processor as a hub checkout would lie on disk. Random weights are scaled up, so that distributions are far from
-uniform and a mistake in masks, positions or caches shows in the scores.
+Hidden size 32, one or two layers, a tokenizer of some hundred entries: `build(family, folder)` saves model
+and processor as a hub checkout would lie on disk. Random weights are scaled up, so that distributions are
+far from uniform and a mistake in masks, positions or caches shows in the scores.
 """
 
 from __future__ import annotations
@@ -14,7 +14,16 @@ import torch
 import transformers as tf
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "gemma3", "mllama", "internvl", "llava_onevision", "smolvlm")
+FAMILIES = (
+    "qwen2_vl",
+    "qwen2_5_vl",
+    "qwen3_vl",
+    "gemma3",
+    "mllama",
+    "internvl",
+    "llava_onevision",
+    "smolvlm",
+)
 
 WORDS = ["very low", "low", "medium", "high", "negative", "neutral", "positive", "picture", "How beautiful"]
 VOCAB = 512
@@ -28,7 +37,9 @@ CHAT = (
 )
 
 
-def chat_template(image: str, start: str = "<|im_start|>", end_role: str = "\n", end: str = "<|im_end|>") -> str:
+def chat_template(
+    image: str, start: str = "<|im_start|>", end_role: str = "\n", end: str = "<|im_end|>"
+) -> str:
     """Jinja chat template with the given markers."""
     return CHAT.format(image=image, start=start, end_role=end_role, end=end)
 
@@ -36,7 +47,7 @@ def chat_template(image: str, start: str = "<|im_start|>", end_role: str = "\n",
 def tokenizer(
     digits: str, special: list[str], eos: str, bos: str | None = None, named: dict[str, str] | None = None
 ) -> tf.PreTrainedTokenizerFast:
-    """Byte-level BPE with digits "single" (Qwen) or "grouped" in up to three (Llama 3), or "metaspace" (Gemma)."""
+    """BPE on bytes, digits "single" (Qwen) or "grouped" by up to three (Llama), or "metaspace" (Gemma)."""
     corpus = [*WORDS, *(" " + word for word in WORDS)] * 50
     if digits == "metaspace":
         made = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
@@ -67,7 +78,12 @@ def tokenizer(
             corpus = [*corpus, *(["57", "00", "10", "000", "577", "123", "50", "999", "25"] * 20)]
     made.train_from_iterator(corpus, trainer)
     return tf.PreTrainedTokenizerFast(
-        tokenizer_object=made, eos_token=eos, pad_token=eos, bos_token=bos, padding_side="left", **(named or {})
+        tokenizer_object=made,
+        eos_token=eos,
+        pad_token=eos,
+        bos_token=bos,
+        padding_side="left",
+        **(named or {}),
     )
 
 
@@ -104,7 +120,9 @@ def _qwen(family: str) -> tuple[tf.PreTrainedModel, tf.ProcessorMixin]:
     if family == "qwen2_5_vl":
         vision = {**HIDDEN, "depth": 2, "hidden_size": 16, "num_heads": 2, "out_hidden_size": 32}
         vision |= {"window_size": 56, "fullatt_block_indexes": [1]}
-        config = tf.Qwen2_5_VLConfig(text_config={**TEXT, "rope_parameters": rope}, vision_config=vision, **ids)
+        config = tf.Qwen2_5_VLConfig(
+            text_config={**TEXT, "rope_parameters": rope}, vision_config=vision, **ids
+        )
         processor = tf.Qwen2_5_VLProcessor(images, tok, tf.Qwen2VLVideoProcessor(), template)
         return tf.Qwen2_5_VLForConditionalGeneration(config), processor
     vision = {**HIDDEN, "depth": 2, "hidden_size": 16, "num_heads": 2, "out_hidden_size": 32}
@@ -115,9 +133,21 @@ def _qwen(family: str) -> tuple[tf.PreTrainedModel, tf.ProcessorMixin]:
 
 
 def _gemma3(sliding_window: int = 16) -> tuple[tf.PreTrainedModel, tf.ProcessorMixin]:
-    special = ["<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<end_of_image>"]
+    special = [
+        "<pad>",
+        "<eos>",
+        "<bos>",
+        "<start_of_turn>",
+        "<end_of_turn>",
+        "<start_of_image>",
+        "<end_of_image>",
+    ]
     special += ["<image_soft_token>"]
-    named = {"image_token": "<image_soft_token>", "boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"}
+    named = {
+        "image_token": "<image_soft_token>",
+        "boi_token": "<start_of_image>",
+        "eoi_token": "<end_of_image>",
+    }
     tok = tokenizer("metaspace", special, "<end_of_turn>", "<bos>", named)
     vision = {**HIDDEN, "num_hidden_layers": 1, "image_size": 28, "patch_size": 7}
     text = {**TEXT, "sliding_window": sliding_window, "layer_types": ["sliding_attention", "full_attention"]}
@@ -145,7 +175,9 @@ def _mllama() -> tuple[tf.PreTrainedModel, tf.ProcessorMixin]:
     text = {**TEXT, "num_hidden_layers": 3, "cross_attention_layers": [1], "rope_parameters": rope}
     text.pop("head_dim")
     config = tf.MllamaConfig(
-        vision_config=vision, text_config={**text, "pad_token_id": tok.pad_token_id}, image_token_index=image_id
+        vision_config=vision,
+        text_config={**text, "pad_token_id": tok.pad_token_id},
+        image_token_index=image_id,
     )
     images = tf.MllamaImageProcessor(size={"height": 28, "width": 28}, max_image_tiles=4)
     template = "{{ bos_token }}" + chat_template("<|image|>", "<|start|>", "<|end|>\n\n", "<|eot_id|>")
@@ -189,7 +221,14 @@ def _llava_onevision() -> tuple[tf.PreTrainedModel, tf.ProcessorMixin]:
 
 
 def _smolvlm() -> tuple[tf.PreTrainedModel, tf.ProcessorMixin]:
-    special = [*QWEN[:3], "<fake_token_around_image>", "<image>", "<global-img>", "<end_of_utterance>", "<video>"]
+    special = [
+        *QWEN[:3],
+        "<fake_token_around_image>",
+        "<image>",
+        "<global-img>",
+        "<end_of_utterance>",
+        "<video>",
+    ]
     special += [f"<row_{row}_col_{column}>" for row in range(1, 4) for column in range(1, 4)]
     tok = tokenizer("single", special, "<end_of_utterance>")
     config = tf.SmolVLMConfig(

@@ -1,0 +1,78 @@
+"""Branches on a shared prefix against plain runs of each path from the start."""
+
+import pytest
+import torch
+from tiny_mllm import FAMILIES
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from cogguided._errors import ModelError
+from cogguided.scorers.branching import Branches, Reruns, check_branchable, cut_prefix
+
+
+def load(folder, pictures, question="How beautiful?"):
+    model = AutoModelForImageTextToText.from_pretrained(folder).eval()
+    processor = AutoProcessor.from_pretrained(folder)
+    chats = [
+        [{"role": "user", "content": [{"type": "image", "image": p}, {"type": "text", "text": question}]}]
+        for p in pictures
+    ]
+    inputs = processor.apply_chat_template(
+        chats,
+        tokenize=True,
+        add_generation_prompt=True,
+        return_dict=True,
+        processor_kwargs={"padding": True, "padding_side": "right", "return_tensors": "pt"},
+    )
+    return model, {key: torch.as_tensor(value) for key, value in inputs.items()}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.inference_mode()
+def test_a_tree_over_a_batch_equals_paths_run_alone(family, model_folder, pictures):
+    model, inputs = load(model_folder(family), pictures)
+    prefix, lengths = cut_prefix(inputs, 5)
+    # row 0 and 1 differ in number and shape of nodes, row 2 has none in the second call
+    steps = [
+        ([[10, 11, 12, 13], [20, 21], [30]], [[-1, -1, 0, 2], [-1, 0], [-1]]),
+        ([[14, 15], [22, 23, 24, 25], []], [[3, 1], [-1, 4, 5, 1], []]),
+        ([[16], [26], [31]], [[4], [7], [0]]),
+    ]
+    packed = Branches(model, prefix, lengths)
+    alone = [load(model_folder(family), [picture]) for picture in pictures]
+    reruns = [Reruns(alone_model, *cut_prefix(one, 5)) for alone_model, one in alone]
+    slots = [{-1: -1} for _ in pictures]  # packed slot -> slot of the row alone
+    for tokens, parents in steps:
+        base = packed.num_slots
+        logits = packed.extend(tokens, parents)
+        for row, rerun in enumerate(reruns):
+            if not tokens[row]:
+                continue
+            first = rerun.num_slots
+            own = {**slots[row], **{base + j: first + j for j in range(len(tokens[row]))}}
+            expected = rerun.extend([tokens[row]], [[own[parent] for parent in parents[row]]])[0]
+            slots[row] = own
+            torch.testing.assert_close(logits[row, : len(tokens[row])], expected, atol=2e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_only_the_logits_to_keep_are_made(model_folder, pictures):
+    model, inputs = load(model_folder("qwen2_vl"), pictures[:1])
+    prefix, lengths = cut_prefix(inputs, 1)
+    tokens, parents = [[5, 6, 7]], [[-1, 0, 1]]
+    whole = Branches(model, prefix, lengths).extend(tokens, parents)
+    for cls in (Branches, Reruns):
+        kept = cls(model, prefix, lengths).extend(tokens, parents, [2, 0])
+        torch.testing.assert_close(kept, whole[:, [2, 0]], atol=1e-4, rtol=1e-4)
+
+
+def test_layers_with_a_state_are_refused(model_folder, pictures):
+    model, _ = load(model_folder("gemma3"), pictures[:1])
+    check_branchable(model)
+    model.config.get_text_config().layer_types = ["linear_attention", "full_attention"]
+    with pytest.raises(ModelError, match="linear_attention"):
+        check_branchable(model)
+
+
+def test_reruns_take_one_prompt():
+    with pytest.raises(ModelError, match="one prompt"):
+        Reruns(None, {}, [1, 2])

@@ -1,0 +1,181 @@
+import pytest
+import torch
+from tiny_mllm import FAMILIES
+
+from cogguided._errors import InputError, ModelError, UnknownNameError
+from cogguided.scorers import DIMENSIONS, DimensionScorer, load_target
+from cogguided.scorers import mllm as mllm_module
+from cogguided.scorers.mllm import MLLMScorer
+
+TOWER = {"mllama": "vision_model", "smolvlm": "vision_model"} | dict.fromkeys(
+    ("qwen2_vl", "qwen2_5_vl", "qwen3_vl"), "visual"
+)
+
+
+@pytest.fixture(scope="module")
+def scorers(model_folder):
+    made = {}
+
+    def get(family):
+        if family not in made:
+            made[family] = MLLMScorer.from_pretrained(model_folder(family), min_mass=0.0)
+        return made[family]
+
+    return get
+
+
+def count_calls(scorer, family):
+    tower = getattr(scorer.model.model, TOWER.get(family, "vision_tower"))
+    calls = []
+    return calls, tower.register_forward_hook(lambda *_: calls.append(1))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_score_does_not_depend_on_its_batch_and_all_dimensions_cost_one_look(family, scorers, pictures):
+    scorer = scorers(family)
+    assert scorer.core.packed
+    calls, hook = count_calls(scorer, family)
+    together = scorer.score_all(pictures)
+    assert len(calls) == 1
+    for name in DIMENSIONS:
+        scorer.with_dimension(name)(pictures)
+    hook.remove()
+    assert len(calls) == 5
+    assert list(together) == list(DIMENSIONS)
+    for name, dim in DIMENSIONS.items():
+        one = scorer.with_dimension(name)
+        assert (one.low, one.high, one.name) == (dim.low, dim.high, name)
+        tolerance = 1e-4 * (dim.high - dim.low)
+        scores = together[name]
+        assert scores.valid.all()
+        assert ((scores.values >= dim.low) & (scores.values <= dim.high)).all()
+        assert all(label in dim.labels for label in scores.labels)
+        assert (scores.std > 0).all()
+        singles = torch.cat([one([picture]).values for picture in pictures])
+        torch.testing.assert_close(scores.values, singles, atol=tolerance, rtol=0)
+        torch.testing.assert_close(scores.values, one(pictures).values, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_image_matters(family, scorers, pictures):
+    values = scorers(family).score_all(pictures)["aesthetics"].values
+    assert (values[0] - values[1]).abs() > 1e-5
+    assert (values[0] - values[2]).abs() > 1e-5
+
+
+def test_batches_keep_the_order_and_report_what_is_broken(scorers, pictures, tmp_path):
+    scorer = scorers("qwen2_5_vl").with_dimension("aesthetics")
+    expected = scorer(pictures).values
+    (tmp_path / "broken.png").write_text("no image")
+    scorer.batch_size = 2
+    scores = scorer([pictures[2], tmp_path / "broken.png", pictures[1], pictures[0], "missing.png"])
+    assert scores.valid.tolist() == [True, False, True, True, False]
+    assert scores.num_invalid == 2
+    assert "broken.png" in scores.errors[1]
+    assert "missing.png" in scores.errors[4]
+    assert scores.labels[1] is None
+    torch.testing.assert_close(scores.values[[3, 2, 0]], expected, atol=1e-3, rtol=0)
+    alone = scorer(["missing.png"])
+    assert alone.num_invalid == 1
+    assert len(scorer([])) == 0
+
+
+def test_an_image_that_the_processor_refuses_is_flagged_alone(scorers, pictures):
+    long_one = pictures[0].resize((1, 400))  # Qwen takes aspect ratios up to 200
+    scores = scorers("qwen2_vl")([pictures[0], long_one, pictures[1]])
+    assert scores.valid.tolist() == [True, False, True]
+    assert "1x400" in scores.errors[1]
+
+
+def test_tensors_are_scored_like_the_pictures_they_show(scorers, pictures):
+    from cogguided.scorers.images import to_tensor
+
+    scorer = scorers("qwen2_vl")
+    scores = scorer(to_tensor(pictures[:1]))
+    torch.testing.assert_close(scores.values, scorer(pictures[:1]).values)
+
+
+def test_too_little_mass_is_not_valid(scorers, pictures):
+    scorer = scorers("qwen2_vl")
+    strict = MLLMScorer(scorer.core, "aesthetics", min_mass=0.5)
+    scores = strict(pictures[:1])
+    assert scores.values.isnan().all()
+    assert "min_mass=0.5" in scores.errors[0]
+    assert 0 < scores.mass.item() < 0.5
+
+
+def test_greedy_answers_are_parsed_strictly(scorers, pictures, monkeypatch):
+    scorer = MLLMScorer(scorers("qwen2_vl").core, "aesthetics", readout="greedy")
+    tokenizer = scorer.processor.tokenizer
+    said = iter([["medium 5.577", "0-10: high 7", "no idea"]])
+
+    def answers(branches, questions, stop, num_rows, max_new_tokens):
+        return [{"aesthetics": tokenizer(text)["input_ids"]} for text in next(said)]
+
+    monkeypatch.setattr(mllm_module, "read_greedy", answers)
+    scores = scorer(pictures)
+    torch.testing.assert_close(scores.values, torch.tensor([5.577, 7.0, torch.nan]), equal_nan=True)
+    assert scores.labels == ["medium", "high", None]
+    assert "no number" in scores.errors[2]
+    assert scores.std is None
+
+
+def test_greedy_of_a_random_model_is_flagged_not_zero(scorers, pictures):
+    scores = MLLMScorer(scorers("mllama").core, "aesthetics", readout="greedy")(pictures)
+    assert scores.num_invalid == 3
+    assert all(scores.errors)
+
+
+def test_a_model_that_cannot_be_packed_is_run_branch_by_branch(scorers, pictures, monkeypatch):
+    def refuse(model):
+        raise ModelError("recurrent layers")
+
+    packed = scorers("mllama").with_dimension("memorability")
+    monkeypatch.setattr(mllm_module, "check_branchable", refuse)
+    core = mllm_module._Core(packed.core.model, packed.core.processor, packed.core.facts)
+    core.split_questions()
+    with torch.inference_mode(), pytest.warns(UserWarning, match="recurrent layers"):
+        core.check_packing()
+    assert not core.packed
+    slow = MLLMScorer(core, "memorability", min_mass=0.0)
+    torch.testing.assert_close(slow(pictures[:2]).values, packed(pictures[:2]).values, atol=1e-4, rtol=0)
+
+
+def test_a_target_scores_its_dimensions_in_one_look(scorers, pictures):
+    scorer = scorers("qwen2_5_vl")
+    assert isinstance(scorer, DimensionScorer)
+    target = load_target("memorability=1,emotional_valence=-0.5", scorer=scorer)
+    calls, hook = count_calls(scorer, "qwen2_5_vl")
+    result = target(pictures)
+    hook.remove()
+    assert len(calls) == 1
+    unit = (scorer.with_dimension("emotional_valence")(pictures).values + 3) / 6
+    memorable = scorer.with_dimension("memorability")(pictures).values
+    torch.testing.assert_close(result.total, memorable - 0.5 * unit, atol=1e-4, rtol=0)
+
+
+def test_wrong_arguments(scorers, pictures):
+    core = scorers("qwen2_vl").core
+    with pytest.raises(UnknownNameError, match="did you mean 'aesthetics'"):
+        MLLMScorer(core, "aesthetic")
+    with pytest.raises(UnknownNameError, match="did you mean 'greedy'"):
+        MLLMScorer(core, "aesthetics", readout="greed")
+    with pytest.raises(InputError):
+        MLLMScorer(core, "aesthetics", batch_size=0)
+    with pytest.raises(UnknownNameError):
+        scorers("qwen2_vl").score_all(pictures, ["beauty"])
+    with pytest.raises(InputError, match="pass \\[image\\]"):
+        scorers("qwen2_vl")(pictures[0])
+
+
+def test_moving_and_type(scorers, model_folder):
+    scorer = MLLMScorer.from_pretrained(model_folder("qwen2_vl"), dtype=torch.bfloat16, min_mass=0.0)
+    assert scorer.to("cpu") is scorer
+    assert scorer.model.dtype == torch.bfloat16
+    assert scorers("qwen2_vl").model.dtype == torch.float32
+
+
+def test_bfloat16_is_close(scorers, model_folder, pictures):
+    half = MLLMScorer.from_pretrained(model_folder("qwen2_vl"), "aesthetics", dtype=torch.bfloat16, min_mass=0.0)
+    full = scorers("qwen2_vl").with_dimension("aesthetics")
+    torch.testing.assert_close(half(pictures).values, full(pictures).values, atol=0.2, rtol=0)

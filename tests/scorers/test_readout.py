@@ -1,0 +1,198 @@
+import numpy as np
+import pytest
+
+from cogguided._errors import ModelError
+from cogguided.scorers import DIMENSIONS, dimension
+from cogguided.scorers.readout import AnswerSearch, answer_tree, parse_answer, read_distribution
+
+LEAK = 0.99  # each step leaves 1 % to what is no valid answer
+
+
+def spell(texts):
+    """One token a character, as with single digits."""
+    return [[ord(character) for character in text] for text in texts]
+
+
+def spell_grouped(texts):
+    """Words and groups of up to three digits, as Llama 3 writes numbers."""
+    import re
+
+    pieces = [re.findall(r" ?[a-z]+|\d{1,3}|[ .-]", text) for text in texts]
+    return [[hash_of(piece) for piece in row] for row in pieces]
+
+
+def hash_of(piece):
+    return int.from_bytes(piece.encode(), "big") % (2**61)
+
+
+def spell_pairs(texts):
+    """Two digits a token from the left: "5.577" is 5 . 57 7 and its length varies with the digits."""
+    import re
+
+    return [[hash_of(piece) for piece in re.findall(r" ?[a-z]+|\d{1,2}|[ .-]", text)] for text in texts]
+
+
+def spell_merged(texts):
+    """A tokenizer which merges the label's last letter with what follows: numbers are not written alike."""
+    import re
+
+    return [[hash_of(piece) for piece in re.findall(r"[a-z ]+\d|[a-z ]+-?|\d|[.-]", text)] for text in texts]
+
+
+class Oracle:
+    """A model that knows the distribution over all valid answers and answers by it, one token at a time."""
+
+    def __init__(self, dim, encode, weights):
+        answers = [f"{label} {number}" for label in dim.labels for number in dim.numbers()]
+        self.values = np.array([float(number) for _ in dim.labels for number in dim.numbers()])
+        written = encode(answers)
+        self.mass = {}
+        for tokens, weight in zip(written, weights / weights.sum(), strict=True):
+            for end in range(len(tokens) + 1):
+                key = tuple(tokens[:end])
+                self.mass[key] = self.mass.get(key, 0.0) + weight
+        self.weights = weights * LEAK ** np.array([len(tokens) for tokens in written])  # "-" leaks once more
+        self.weights /= self.weights.sum()
+        self.mean = float(self.weights @ self.values)
+        self.std = float(np.sqrt(self.weights @ (self.values - self.mean) ** 2))
+
+    def logprob(self, path, token):
+        with np.errstate(divide="ignore"):
+            return np.log(LEAK * self.mass[(*path, token)] / max(self.mass[path], 1e-300))
+
+
+def run(tree, oracle):
+    search, fed, passes = AnswerSearch(tree), 0, 0
+    paths = {0: ()}
+    while len(nodes := search.next_nodes()):
+        parents, children = search.children(nodes)
+        order = []
+        for parent, child in zip(nodes[parents], children, strict=True):
+            token = int(tree.tokens[child])
+            if parent not in paths:
+                paths[parent] = (*paths[tree.parents[parent]], int(tree.tokens[parent]))
+            order.append(oracle.logprob(paths[parent], token))
+            paths[child] = (*paths[parent], token)
+        search.update(nodes, np.array(order))
+        fed, passes = fed + len(nodes), passes + 1
+    return search.read(), fed, passes
+
+
+def answer_weights(dim, kind):
+    values = np.tile([float(number) for number in dim.numbers()], len(dim.labels))
+    if kind == "flat":
+        return np.ones(len(values))
+    span = dim.high - dim.low
+    if kind == "peaked":
+        labels = np.repeat([dim.middle(label) for label in dim.labels], len(dim.numbers()))
+        centre = dim.low + 0.57 * span
+        return np.exp(-0.5 * ((values - centre) / (0.08 * span)) ** 2 - abs(labels - centre) / (0.05 * span))
+    rng = np.random.default_rng(0)
+    return rng.exponential(size=len(values)) ** 6
+
+
+@pytest.mark.parametrize("encode", [spell, spell_grouped, spell_pairs, spell_merged])
+@pytest.mark.parametrize("kind", ["flat", "peaked", "rough"])
+@pytest.mark.parametrize("name", ["aesthetics", "emotional_valence", "memorability"])
+def test_the_mean_over_all_valid_answers(name, kind, encode):
+    dim = dimension(name)
+    oracle = Oracle(dim, encode, answer_weights(dim, kind))
+    reading, fed, passes = run(answer_tree(encode, dim), oracle)
+    tolerance = (dim.high - dim.low) / 1000
+    assert reading.mean == pytest.approx(oracle.mean, abs=tolerance)
+    assert reading.std == pytest.approx(oracle.std, abs=2 * tolerance)
+    assert 0.8 < reading.mass <= 1
+    if kind == "peaked" and encode in (spell, spell_grouped):
+        assert fed < 300
+        assert passes <= 6
+
+
+@pytest.mark.parametrize("encode", [spell, spell_grouped, spell_pairs, spell_merged])
+@pytest.mark.parametrize("dim", DIMENSIONS.values(), ids=lambda dim: dim.name)
+def test_the_tree_holds_every_answer_once(encode, dim):
+    tree = answer_tree(encode, dim)
+    ends = np.flatnonzero(tree.ends)
+    for answers in (f"{dim.labels[0]} {dim.numbers()[0]}", f"{dim.labels[-1]} {dim.numbers()[-1]}"):
+        node = 0
+        for token in encode([answers])[0]:
+            inside = range(tree.first[node], tree.last[node])
+            if not len(inside):
+                break
+            node = next(child for child in inside if tree.tokens[child] == token)
+        assert node in ends
+        assert tree.values[node] == pytest.approx(float(answers.rsplit(" ", 1)[1]), abs=(dim.high - dim.low) / 1000)
+        assert dim.labels[tree.labels[node]] == answers.rsplit(" ", 1)[0]
+    assert set(tree.labels[ends]) == set(range(len(dim.labels)))
+    assert tree.values[ends].mean() == pytest.approx((dim.low + dim.high) / 2, abs=0.1 * (dim.high - dim.low))
+
+
+def test_ten_needs_as_many_decimals_as_nine():
+    tree = answer_tree(spell, dimension("aesthetics"))
+    ends = np.flatnonzero(tree.ends)
+    depth = np.zeros(len(tree.tokens), dtype=int)
+    for node in range(1, len(tree.tokens)):
+        depth[node] = depth[tree.parents[node]] + 1
+    tens = ends[(tree.values[ends] == 10.0) & (tree.labels[ends] == 1)]
+    assert depth[tens].tolist() == [len("low 10.00")]
+
+
+def test_a_tokenizer_that_cannot_write_digits():
+    with pytest.raises(ModelError, match="cannot tell"):
+        answer_tree(lambda texts: [[0 if c.isdigit() else ord(c) for c in t] for t in texts], dimension("aesthetics"))
+
+
+def test_nothing_captured():
+    reading = read_distribution(np.array([-np.inf]), np.array([1.0]), np.array([0]))
+    assert np.isnan(reading.mean)
+    assert (reading.mass, reading.label) == (0.0, -1)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "value", "label"),
+    [
+        ("medium 5.577", "aesthetics", 5.577, "medium"),
+        ("very high 10.000", "aesthetics", 10.0, "very high"),
+        ("high 7", "aesthetics", 7.0, "high"),
+        ("10", "funniness", 10.0, None),
+        ("0", "funniness", 0.0, None),
+        (".5", "memorability", 0.5, None),
+        ("Very Low, 1.250.", "aesthetics", 1.25, "very low"),
+        ("**Label:** low\n**Score:** 4.2", "aesthetics", 4.2, "low"),
+        ("On a scale from 0 to 10 I say 6.5", "aesthetics", 6.5, None),
+        ("0-10: high 7.5", "aesthetics", 7.5, "high"),
+        ("(6.5, 8.0, 'high') 7.2", "aesthetics", 7.2, "high"),
+        ("[0.0, 3.5) very low 2", "aesthetics", 2.0, "very low"),
+        ("low 4/10", "aesthetics", 4.0, "low"),
+        ("low 4 out of 10", "aesthetics", 4.0, "low"),
+        ("negative -1.000", "emotional_valence", -1.0, "negative"),
+        ("negative \u22122", "emotional_valence", -2.0, "negative"),
+        ("positive +2.5", "emotional_valence", 2.5, "positive"),
+        ("score:-0.25", "emotional_valence", -0.25, None),
+        ("neutral -0.000", "emotional_valence", 0.0, "neutral"),
+        ("high or very high? 8.1", "aesthetics", 8.1, None),
+        ("7.5 ... yes, 7.5", "aesthetics", 7.5, None),
+    ],
+)
+def test_answers_that_can_be_read(text, name, value, label):
+    assert parse_answer(text, dimension(name)) == (value, label)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "reason"),
+    [
+        ("", "aesthetics", "no number"),
+        ("beautiful", "aesthetics", "no number"),
+        ("from 0 to 10", "aesthetics", "no number"),
+        ("0-10", "aesthetics", "no number"),
+        ("high 11", "aesthetics", "outside 0..10"),
+        ("low -1.5", "aesthetics", "outside 0..10"),
+        ("57%", "memorability", "no number"),
+        ("v2.5.1", "aesthetics", "no number"),
+        ("5,577", "aesthetics", "no number"),
+        ("between 5.1, perhaps 7.2", "aesthetics", "several numbers"),
+        ("1e5", "aesthetics", "no number"),
+    ],
+)
+def test_answers_that_cannot(text, name, reason):
+    with pytest.raises(ValueError, match=reason):
+        parse_answer(text, dimension(name))
