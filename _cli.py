@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import functools
-import json
 import logging
 import sys
 import time
@@ -23,7 +22,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from . import __version__
-from ._errors import CogGuidedError, GenerationError, InputError, RecordError
+from ._errors import CogGuidedError, GenerationError, RecordError
+from ._options import read_dtype, read_images, read_prompts, read_size, read_values, silence_libraries
 
 if TYPE_CHECKING:
     from .pipelines import CogGuidedOutput
@@ -37,7 +37,6 @@ app = typer.Typer(
 )
 out, err = Console(), Console(stderr=True)
 debug = False
-IMAGES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -137,7 +136,7 @@ def generate(
     which `cogguided replay` makes each of them again.
     """
     texts = read_prompts(prompts, prompt_file)
-    arguments = {**read_size(size), **read_settings(set_)}
+    arguments = {**read_size(size), **read_values(set_)}
     if steps is not None:
         arguments["num_inference_steps"] = steps
     folder = out_dir or Path("out") / time.strftime("%Y%m%d-%H%M%S")
@@ -150,7 +149,7 @@ def generate(
     check_free(folder, overwrite)
     silence_libraries()
     pipe = CogGuidedPipeline.from_pretrained(
-        model, target=target, scorer=scorer, torch_dtype=read_dtype(dtype)
+        model, target=target, scorer=scorer, dtype=read_dtype(dtype)
     )
     if offload:
         pipe.enable_model_cpu_offload(device=best_device(device))
@@ -300,61 +299,6 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
     out.print(table)
 
 
-def read_prompts(prompts: list[str] | None, file: Path | None) -> list[str]:
-    texts = list(prompts or [])
-    if file is not None:
-        lines = sys.stdin.read() if str(file) == "-" else file.read_text("utf-8")
-        texts += [line.strip() for line in lines.splitlines() if line.strip()]
-    if not texts:
-        raise typer.BadParameter("give a prompt, or --prompts FILE", param_hint="PROMPTS")
-    return texts
-
-
-def read_size(size: str | None) -> dict[str, int]:
-    if size is None:
-        return {}
-    width, _, height = size.lower().partition("x")
-    if not width.isdigit() or not (height or width).isdigit():
-        raise typer.BadParameter(f"expected 512 or 768x512, got {size!r}", param_hint="--size")
-    return {"width": int(width), "height": int(height or width)}
-
-
-def read_settings(pairs: list[str] | None) -> dict[str, Any]:
-    settings = {}
-    for pair in pairs or ():
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise typer.BadParameter(f"expected name=value, got {pair!r}", param_hint="--set")
-        try:
-            settings[name] = json.loads(value)
-        except json.JSONDecodeError:
-            settings[name] = value
-    return settings
-
-
-def read_dtype(name: str) -> Any:
-    import torch
-
-    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if name not in dtypes:
-        raise typer.BadParameter(f"expected one of {', '.join(dtypes)}, got {name!r}", param_hint="--dtype")
-    return dtypes[name]
-
-
-def read_images(paths: list[Path]) -> list[Path]:
-    files: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            files += sorted(f for f in path.rglob("*") if f.suffix.lower() in IMAGES and f.is_file())
-        else:
-            files.append(path)
-    if not files:
-        raise InputError(
-            f"no images in {', '.join(map(str, paths))} (looked for {', '.join(sorted(IMAGES))})"
-        )
-    return files
-
-
 def report(output: CogGuidedOutput, folder: Path, as_json: bool) -> None:
     if as_json:
         out.print_json(data={"out": str(folder), **output.to_dict()})
@@ -396,15 +340,6 @@ def print_scores(files: list[Path], scores: dict[str, Scores], fmt: Format) -> N
             if row["error"]:
                 err.print(f"{row['file']}: {row['error']}", style="yellow", highlight=False, markup=False)
         out.print(table)
-
-
-def silence_libraries() -> None:
-    """Leave the terminal to our own progress bar."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def main() -> None:

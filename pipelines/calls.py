@@ -64,7 +64,7 @@ def read_requests(
     return [Request(i, text, first) for i, (text, first) in enumerate(zip(prompts, seeds, strict=True))]
 
 
-def read_seeds(seed: int | Sequence[int] | None, count: int) -> list[int]:
+def read_seeds(seed: Any, count: int) -> list[int]:
     """Return the first seed of each of `count` prompts; one for all is drawn from torch's state for None.
 
     Raises:
@@ -75,7 +75,7 @@ def read_seeds(seed: int | Sequence[int] | None, count: int) -> list[int]:
     """
     if seed is None:
         seed = int(torch.randint(2**31, ()).item())
-    seeds = [seed] * count if isinstance(seed, int) else list(seed)
+    seeds = list(seed) if isinstance(seed, list | tuple | range) else [seed] * count
     if len(seeds) != count:
         raise InputError(f"seed: expected one for all prompts or one for each of {count}, got {len(seeds)}")
     for value in seeds:

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from diffusers import DiffusionPipeline
 from typing_extensions import Self
 
@@ -18,13 +17,11 @@ from .._errors import GenerationError, InputError, unknown_name
 from ..guidance import Budget, Guidance, Run, as_guidance
 from ..scorers import Scorer, Target, TargetSpec, load_scorer, load_target
 from .calls import generators, plan, read_requests, wants_base_output
-from .embedded import embedded_path
+from .loading import load_base
 from .output import CogGuidedOutput
 from .record import describe_call, describe_pipeline
-from .sampler import PipelineSampler, check_arguments, check_countable, check_text_to_image
+from .sampler import PipelineSampler, check_arguments, check_countable, check_text_to_image, spread_texts
 from .settings import FILE, ScorerSpec, Settings, read_settings
-
-EMBEDDED = "embedded"
 
 
 class CogGuidedPipeline(DiffusionPipeline):
@@ -74,20 +71,14 @@ class CogGuidedPipeline(DiffusionPipeline):
             target: what images should have more of (see `cogguided.scorers.load_target`).
             scorer: scores the target's terms; without a target it is the target itself.
             guidance: what every call does unless told otherwise, e.g. `BestOfN(8)`.
-            **kwargs: as for `DiffusionPipeline.from_pretrained` (torch_dtype, variant, revision, ...).
+            **kwargs: as for `DiffusionPipeline.from_pretrained` (dtype, variant, revision, ...).
 
         Raises:
-            ModelError: not a text-to-image pipeline, or the embedded weights are missing.
+            ModelError: it cannot be loaded, or is not a text-to-image pipeline.
             RecordError: its `cogguided.json` cannot be read.
         """
-        name = str(pretrained_model_name_or_path)
-        if name == EMBEDDED:
-            folder, kwargs = str(embedded_path()), {"torch_dtype": torch.float32, **kwargs}
-        else:
-            folder = name
-        base = DiffusionPipeline.from_pretrained(folder, **kwargs)
-        base.register_to_config(_name_or_path=name)
-        saved = read_settings(folder, kwargs.get("revision"), bool(kwargs.get("local_files_only")))
+        base, source = load_base(pretrained_model_name_or_path, **kwargs)
+        saved = read_settings(source, kwargs.get("revision"), bool(kwargs.get("local_files_only")))
         pipe = cls._view(base, _override(saved, target, scorer, guidance))
         pipe._revision = kwargs.get("revision")
         return pipe
@@ -305,7 +296,8 @@ class CogGuidedPipeline(DiffusionPipeline):
 
     def _call_base(self, prompt: Any, seed: Any, arguments: dict[str, Any]) -> Any:
         requests = read_requests(prompt, seed, arguments)
-        arguments = {**arguments, "generator": generators(requests, arguments)}
+        prompt = prompt if prompt is None or isinstance(prompt, str) else list(prompt)
+        arguments = {**spread_texts(arguments, prompt), "generator": generators(requests, arguments)}
         return self.base_class.__call__(self, prompt=prompt, **arguments)
 
     @contextmanager

@@ -16,8 +16,9 @@ from collections import defaultdict
 from typing import Any
 
 import diffusers
-from cogguided import pipelines
 from diffusers import DiffusionPipeline
+
+from cogguided import pipelines
 
 
 class CogGuided(DiffusionPipeline):

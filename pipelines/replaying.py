@@ -124,7 +124,7 @@ def load_recorded(record: Record) -> CogGuidedPipeline:
         raise RecordError(f"{record.path}: the model had adapters {adapters}; load them and pass pipe=...")
     dtype = getattr(torch, model["dtype"])
     kwargs = {"revision": model["revision"]} if model["revision"] else {}
-    pipe = CogGuidedPipeline.from_pretrained(model["name"], torch_dtype=dtype, **kwargs)
+    pipe = CogGuidedPipeline.from_pretrained(model["name"], dtype=dtype, **kwargs)
     scheduler = model["scheduler"]
     if scheduler is not None:
         pipe.scheduler = getattr(diffusers, scheduler["_class_name"]).from_config(from_json(scheduler))

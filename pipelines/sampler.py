@@ -102,17 +102,27 @@ class PipelineSampler:
         self, prompt: str | list[str] | None, generator: torch.Generator | list[torch.Generator]
     ) -> list[Image.Image]:
         """Call the base pipeline once."""
-        count = len(prompt) if isinstance(prompt, list) else 1
-        arguments = dict(self.arguments)
-        if count > 1:
-            texts = [n for n, v in arguments.items() if is_text_argument(n) and isinstance(v, str)]
-            arguments |= {name: [arguments[name]] * count for name in texts}
+        arguments = spread_texts(self.arguments, prompt)
         with count_denoiser(self.pipe, self._add_nfe):
             output = self.base_class.__call__(self.pipe, prompt=prompt, generator=generator, **arguments)
         return list(output.images)
 
     def _add_nfe(self, images: int) -> None:
         self.nfe += images
+
+
+def spread_texts(arguments: dict[str, Any], prompt: str | list[str] | None) -> dict[str, Any]:
+    """Return the arguments with each single text repeated for several prompts, as some pipelines need it.
+
+    >>> spread_texts({"negative_prompt": " ", "eta": 0.0}, ["a cat", "a dog"])
+    {'negative_prompt': [' ', ' '], 'eta': 0.0}
+    """
+    if not isinstance(prompt, list) or len(prompt) < 2:
+        return dict(arguments)
+    return {
+        name: [value] * len(prompt) if is_text_argument(name) and isinstance(value, str) else value
+        for name, value in arguments.items()
+    }
 
 
 def is_text_argument(name: str) -> bool:

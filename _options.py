@@ -1,0 +1,106 @@
+"""Reading what the command line was given."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from ._errors import InputError
+
+IMAGES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+
+
+def read_prompts(prompts: list[str] | None, file: Path | None) -> list[str]:
+    """Return the prompts given as arguments and those in a file, one a line; "-" is standard input.
+
+    >>> read_prompts(["a cat"], None)
+    ['a cat']
+    """
+    texts = list(prompts or [])
+    if file is not None:
+        lines = sys.stdin.read() if str(file) == "-" else file.read_text("utf-8")
+        texts += [line.strip() for line in lines.splitlines() if line.strip()]
+    if not texts:
+        raise typer.BadParameter("give a prompt, or --prompts FILE", param_hint="PROMPTS")
+    return texts
+
+
+def read_size(size: str | None) -> dict[str, int]:
+    """Return width and height of "512" or "768x512".
+
+    >>> read_size("768x512")
+    {'width': 768, 'height': 512}
+    """
+    if size is None:
+        return {}
+    width, _, height = size.lower().partition("x")
+    if not width.isdigit() or not (height or width).isdigit():
+        raise typer.BadParameter(f"expected 512 or 768x512, got {size!r}", param_hint="--size")
+    return {"width": int(width), "height": int(height or width)}
+
+
+def read_values(pairs: list[str] | None) -> dict[str, Any]:
+    """Return arguments of "name=value" texts; a value is JSON, or else text.
+
+    >>> read_values(["guidance_scale=5", "negative_prompt=blurry"])
+    {'guidance_scale': 5, 'negative_prompt': 'blurry'}
+    """
+    settings = {}
+    for pair in pairs or ():
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"expected name=value, got {pair!r}", param_hint="--set")
+        try:
+            settings[name] = json.loads(value)
+        except json.JSONDecodeError:
+            settings[name] = value
+    return settings
+
+
+def read_dtype(name: str) -> Any:
+    """Return the torch dtype of a name.
+
+    >>> read_dtype("float16")
+    torch.float16
+    """
+    import torch
+
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name not in dtypes:
+        raise typer.BadParameter(f"expected one of {', '.join(dtypes)}, got {name!r}", param_hint="--dtype")
+    return dtypes[name]
+
+
+def read_images(paths: list[Path]) -> list[Path]:
+    """Return image files: those named, and those found in folders, sorted.
+
+    Raises:
+        InputError: there are none.
+
+    >>> read_images([Path("a.png")])[0].name
+    'a.png'
+    """
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            files += sorted(f for f in path.rglob("*") if f.suffix.lower() in IMAGES and f.is_file())
+        else:
+            files.append(path)
+    if not files:
+        raise InputError(
+            f"no images in {', '.join(map(str, paths))} (looked for {', '.join(sorted(IMAGES))})"
+        )
+    return files
+
+
+def silence_libraries() -> None:
+    """Leave the terminal to our own progress bar."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
