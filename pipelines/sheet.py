@@ -12,16 +12,16 @@ from ..guidance import Candidate
 
 PAPER, INK, FAINT = "#fbfaf7", "#1d1d1f", "#77767c"
 GOLD, EDGE, ALARM = "#e0a100", "#dedcd5", "#b3261e"
-GAP, BORDER, CAPTION, HEADER = 14, 4, 40, 46
+GAP, BORDER, HEADER, TITLE, LINE = 14, 4, 46, 23, 17
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture of a sheet: a bold line, a faint one, and a frame in gold if it is marked."""
+    """One picture of a sheet: a title, faint lines below it, and a frame in gold if it is marked."""
 
     image: Image.Image
     title: str
-    subtitle: str = ""
+    lines: tuple[str, ...] = ()
     marked: bool = False
     alarm: bool = False
 
@@ -42,7 +42,7 @@ def contact_sheet(
 
     >>> red = Candidate(Image.new("RGB", (64, 64), "red"), "a heart", seed=0, score=0.7, chosen=True)
     >>> contact_sheet([red]).size
-    (228, 314)
+    (228, 297)
     """
     groups: list[tuple[str, list[Tile]]] = []
     for request in sorted({c.request for c in candidates}):
@@ -61,14 +61,13 @@ def tile(candidate: Candidate) -> Tile:
     """
     seed = "" if candidate.seed is None else f"seed {candidate.seed}"
     if not candidate.valid:
-        return Tile(candidate.image, "not valid", candidate.error or seed, candidate.chosen, alarm=True)
-    if len(candidate.scores) == 1:
-        ((name, value),) = candidate.scores.items()
-        return Tile(candidate.image, f"{name.replace('_', ' ')} {value:.2f}", seed, candidate.chosen)
-    if candidate.scores:
-        terms = "  ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in candidate.scores.items())
-        return Tile(candidate.image, f"total {candidate.score:.3f}  {seed}", terms, candidate.chosen)
-    return Tile(candidate.image, seed, "", candidate.chosen)
+        return Tile(candidate.image, "not valid", (candidate.error or "", seed), candidate.chosen, alarm=True)
+    terms = tuple(f"{name.replace('_', ' ')} {value:.2f}" for name, value in candidate.scores.items())
+    if not terms:
+        return Tile(candidate.image, seed, (), candidate.chosen)
+    if len(terms) == 1:
+        return Tile(candidate.image, terms[0], (seed,), candidate.chosen)
+    return Tile(candidate.image, f"total {candidate.score:.2f} · {seed}", terms, candidate.chosen)
 
 
 def draw_sheet(
@@ -77,12 +76,13 @@ def draw_sheet(
     """Draw groups of tiles under their headings.
 
     >>> draw_sheet([("squares", [Tile(Image.new("RGB", (8, 8)), "black")])], size=64).size
-    (100, 186)
+    (100, 169)
     """
     scaled = [(heading, [(t, scale(t.image, size)) for t in tiles]) for heading, tiles in groups]
     pictures = [image for _, tiles in scaled for _, image in tiles]
     cell_w = max(image.width for image in pictures) + 2 * BORDER + GAP
-    cell_h = max(image.height for image in pictures) + 2 * BORDER + CAPTION + GAP
+    caption = TITLE + LINE * max(len(t.lines) for _, tiles in groups for t in tiles)
+    cell_h = max(image.height for image in pictures) + 2 * BORDER + caption + GAP
     across = min(columns, max(len(tiles) for _, tiles in scaled))
     rows = sum(math.ceil(len(tiles) / across) for _, tiles in scaled)
     sheet = Image.new("RGB", (GAP + across * cell_w, GAP + len(scaled) * HEADER + rows * cell_h), PAPER)
@@ -101,7 +101,7 @@ def draw_sheet(
 def draw_tile(
     sheet: Image.Image, draw: ImageDraw.ImageDraw, at: tuple[int, int], facts: Tile, image: Image.Image
 ) -> None:
-    """Draw one framed picture with its two lines."""
+    """Draw one framed picture with its lines."""
     x, y = at
     right, bottom = x + image.width + 2 * BORDER - 1, y + image.height + 2 * BORDER - 1
     if facts.marked:
@@ -112,7 +112,8 @@ def draw_tile(
     width = image.width + 2 * BORDER
     colour = ALARM if facts.alarm else INK
     text(draw, (x + BORDER, bottom + 5), facts.title, 15, colour, width)
-    text(draw, (x + BORDER, bottom + 23), facts.subtitle, 13, FAINT, width)
+    for i, line in enumerate(facts.lines):
+        text(draw, (x + BORDER, bottom + TITLE + i * LINE), line, 13, FAINT, width)
 
 
 def scale(image: Image.Image, size: int) -> Image.Image:

@@ -17,8 +17,8 @@ NOT_THE_PACKAGE = {"tests", "examples", "benchmarks", "docs", "build", "dist", "
 
 if sys.version_info >= (3, 11):
     import tomllib
-else:  # pragma: no cover
-    from pip._vendor import tomli as tomllib
+else:
+    import tomli as tomllib
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
@@ -96,7 +96,6 @@ import cogguided
 heavy = {"torch", "diffusers", "transformers", "open_clip", "numpy", "PIL", "typer"} & set(sys.modules)
 assert not heavy, heavy
 assert set(cogguided.__all__) <= set(dir(cogguided))
-for name in cogguided.__all__: getattr(cogguided, name)
 print(cogguided.__version__)
 """
     assert run(code) == importlib.metadata.version("cogguided")
@@ -124,7 +123,7 @@ def test_extras_are_complete_and_have_no_upper_pins():
     extras = project["optional-dependencies"]
     assert {"train", "plots", "resmem", "xformers", "bitsandbytes", "test", "dev"} <= set(extras)
     for requirement in [*project["dependencies"], *(r for rs in extras.values() for r in rs)]:
-        assert not re.search(r"<|==|~=", requirement), requirement
+        assert not re.search(r"<|==|~=", requirement.partition(";")[0]), requirement
 
 
 @pytest.fixture(scope="module")
@@ -165,12 +164,13 @@ def test_wheel_has_every_file(wheel):
 
 def test_wheel_imports_by_itself(wheel):
     code = """
-import sys, cogguided
-from cogguided import BestOfN, FakeScorer, CogGuidedPipeline
-from cogguided.pipelines import CUSTOM_PIPELINE
-assert CUSTOM_PIPELINE.endswith("custom_pipeline.py"), CUSTOM_PIPELINE
+import socket
 from pathlib import Path
-assert Path(CUSTOM_PIPELINE).is_file()
+def refuse(*a, **k): raise AssertionError("the network was touched")
+socket.socket.connect = refuse; socket.getaddrinfo = refuse
+import cogguided
+for name in cogguided.__all__: getattr(cogguided, name)
+assert Path(cogguided.pipelines.CUSTOM_PIPELINE).is_file()
 print(cogguided.__file__)
 """
     assert run(code, path=wheel) == str(wheel / "cogguided/__init__.py")

@@ -22,7 +22,7 @@ def candidates(scores, size=64):
 
 def colour_at(sheet, column, row=0, size=192):
     cell = size + 2 * BORDER + GAP
-    return sheet.getpixel((GAP + column * cell + cell // 2, GAP + HEADER + row * (cell + 40) + cell // 2))
+    return sheet.getpixel((GAP + column * cell + cell // 2, GAP + HEADER + row * (cell + 23) + cell // 2))
 
 
 def test_best_first_and_invalid_last():
@@ -66,10 +66,10 @@ def test_labels():
     image = Image.new("RGB", (4, 4))
     assert tile(Candidate(image, "a", 3)).title == "seed 3"
     two = Candidate(image, "a", 3, score=0.25, scores={"memorability": 0.5, "emotional_valence": -1.0})
-    assert tile(two).title == "total 0.250  seed 3"
-    assert tile(two).subtitle == "memorability 0.50  emotional valence -1.00"
+    assert tile(two).title == "total 0.25 · seed 3"
+    assert tile(two).lines == ("memorability 0.50", "emotional valence -1.00")
     bad = tile(Candidate(image, "a", 3, valid=False, error="too dark"))
-    assert (bad.title, bad.subtitle, bad.alarm) == ("not valid", "too dark", True)
+    assert (bad.title, bad.lines, bad.alarm) == ("not valid", ("too dark", "seed 3"), True)
 
 
 def test_long_texts_are_cut():
