@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -159,7 +160,10 @@ def _merge_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     except ImportError as error:
         raise missing_extra("peft", "train") from error
     try:
-        wrapped = PeftModel.from_pretrained(model, str(adapter))
+        with warnings.catch_warnings():
+            # peft 0.21 still asks transformers 5 by an old name; nothing that a user could change
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            wrapped = PeftModel.from_pretrained(model, str(adapter))
         merged: PreTrainedModel = wrapped.merge_and_unload(safe_merge=True)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ModelError(

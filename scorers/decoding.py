@@ -92,6 +92,7 @@ def _advance(branches: Continuation, walks: Sequence[_Walk], num_rows: int) -> b
         if not len(nodes):
             continue
         tree = walk.search.tree
+        walk.slots = np.pad(walk.slots, (0, len(tree.tokens) - len(walk.slots)))
         for node in nodes:
             walk.slots[node] = base + len(tokens[walk.row])
             tokens[walk.row].append(int(tree.tokens[node]))

@@ -9,7 +9,8 @@ Wu et al. 2023, arXiv 2312.17090, does it for level names).
 All answers are written out by the model's own tokenizer and merged to a tree of tokens, so "10.000", the
 minus sign and tokens of several digits need no special case. Where what is left to say moves the number by
 less than a thousandth of the range, the tree is cut: with single digits, the third decimal of a 0-to-10 scale
-is not looked at, neither its value nor its probability.
+is taken to be there and is not looked at. Where the digits before it were not sure to be followed by more of
+a number, that would skew the weights, and the tree is followed to its leaves.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ RESOLUTION = 1e-3
 """Branches are followed until their answers lie within this part of the range of their middle."""
 CUT = 5e-4
 """Branches that together hold less than this part of the captured mass are left out."""
+SURE = 0.99
+"""The tree may be cut if numbers begun went on as numbers with this probability."""
+MAX_NODES = 512
+"""Nodes that one search feeds in one pass."""
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -50,6 +55,8 @@ class AnswerTree:
         values: (nodes,) middle of the answers beneath.
         labels: (nodes,) index of the label at the ends of the tree, -1 where it is still open.
         opened: (nodes,) whether a digit or sign of the number is known.
+        root: the tree as linked nodes.
+        cut_height: how many tokens short of an answer's end the tree is cut, 0 for not at all.
     """
 
     tokens: Ints
@@ -59,6 +66,13 @@ class AnswerTree:
     values: Floats
     labels: Ints
     opened: Bools
+    root: _Node
+    cut_height: int
+
+    @cached_property
+    def full(self) -> AnswerTree:
+        """The same tree down to its leaves; the nodes of this one come first and keep their places."""
+        return _flatten(self.root, self.cut_height, to_leaves=True) if self.cut_height else self
 
     @cached_property
     def ends(self) -> Bools:
@@ -186,16 +200,18 @@ def _cut_height(root: _Node, tolerance: float) -> int:
     return height
 
 
-def _flatten(root: _Node, cut_height: int) -> AnswerTree:
+def _flatten(root: _Node, cut_height: int, to_leaves: bool = False) -> AnswerTree:
     queue = [(-1, root, -1)]
-    parents, first, last = [-1], [], []
-    for index, (_, node, label) in enumerate(queue):  # the queue grows while it is walked
-        first.append(len(queue))
-        if node.height > cut_height:
-            for token, child in node.children.items():
-                queue.append((token, child, child.label if child.label >= 0 else label))
-                parents.append(index)
-        last.append(len(queue))
+    parents = [-1]
+    spans: dict[int, tuple[int, int]] = {}
+    for above in (cut_height, 0) if to_leaves else (cut_height,):
+        for index, (_, node, label) in enumerate(queue):  # the queue grows while it is walked
+            if index not in spans and node.height > above:
+                start = len(queue)
+                queue.extend((t, c, c.label if c.label >= 0 else label) for t, c in node.children.items())
+                parents.extend([index] * len(node.children))
+                spans[index] = (start, len(queue))
+    first, last = zip(*(spans.get(index, (0, 0)) for index in range(len(queue))), strict=True)
     return AnswerTree(
         np.array([token for token, _, _ in queue]),
         np.array(parents),
@@ -204,6 +220,8 @@ def _flatten(root: _Node, cut_height: int) -> AnswerTree:
         np.array([(node.low + node.high) / 2 for _, node, _ in queue]),
         np.array([label for _, _, label in queue]),
         np.array([(node.low, node.high) != (root.low, root.high) for _, node, _ in queue]),
+        root,
+        0 if to_leaves else cut_height,
     )
 
 
@@ -215,7 +233,7 @@ class AnswerSearch:
     hold at most `CUT` of the mass that was captured, and could move the mean by `CUT` of the range at most.
 
     Attributes:
-        tree: the answers.
+        tree: the answers; in the course of the search it may become `tree.full`.
         logprobs: (nodes,) log probability that the answer starts with the node; -inf where not known.
     """
 
@@ -227,6 +245,24 @@ class AnswerSearch:
 
     def next_nodes(self) -> Ints:
         """Nodes to feed, every parent before its children; empty when enough is known."""
+        nodes = self._pending()
+        if len(nodes) or self.tree.cut_height == 0 or self._continued() >= SURE:
+            return nodes
+        self.tree = self.tree.full
+        more = len(self.tree.tokens) - len(self.logprobs)
+        self.logprobs = np.pad(self.logprobs, (0, more), constant_values=-np.inf)
+        self._fed = np.pad(self._fed, (0, more))
+        return self._pending()
+
+    def _continued(self) -> float:
+        """Probability that a number begun went on as a number, over the nodes fed."""
+        begun = self._fed & self.tree.opened
+        reached = np.flatnonzero(np.isfinite(self.logprobs[1:])) + 1
+        reached = reached[begun[self.tree.parents[reached]]]
+        before = np.exp(self.logprobs[begun]).sum()
+        return float(np.exp(self.logprobs[reached]).sum() / before) if before > 0 else 1.0
+
+    def _pending(self) -> Ints:
         tree = self.tree
         if not self._fed[0]:  # the question's end and all labels in one go
             return np.flatnonzero(~tree.opened & ~tree.ends)
@@ -241,7 +277,7 @@ class AnswerSearch:
         # Half of what may be cut is cut at this depth, the rest is kept for the depths to come.
         total = mass[pending].sum() + mass[tree.ends].sum()
         chosen = pending[np.cumsum(mass[pending]) > CUT / 2 * total]
-        return np.sort(self._with_only_children(chosen))
+        return np.sort(self._with_only_children(chosen[-MAX_NODES:]))
 
     def _with_only_children(self, nodes: Ints) -> Ints:
         """Add children that have no sibling, such as the point after an integer: no need to wait for them."""

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from cogguided.scorers import DIMENSIONS
+
+torch.set_num_threads(1)  # the models are tiny: threads would only wait for each other
 
 # pytest's importlib mode puts no folder on sys.path: the helper beside this file is imported by its path.
 _SPEC = importlib.util.spec_from_file_location("tiny_mllm", Path(__file__).with_name("tiny_mllm.py"))

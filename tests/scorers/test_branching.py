@@ -58,7 +58,7 @@ def test_a_tree_over_a_batch_equals_paths_run_alone(family, model_folder, pictur
 def test_only_the_logits_to_keep_are_made(model_folder, pictures):
     model, inputs = load(model_folder("qwen2_vl"), pictures[:1])
     prefix, lengths = cut_prefix(inputs, 1)
-    tokens, parents = [[5, 6, 7]], [[-1, 0, 1]]
+    tokens, parents = [[40, 41, 42]], [[-1, 0, 1]]
     whole = Branches(model, prefix, lengths).extend(tokens, parents)
     for cls in (Branches, Reruns):
         kept = cls(model, prefix, lengths).extend(tokens, parents, [2, 0])

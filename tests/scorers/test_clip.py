@@ -83,7 +83,9 @@ def test_broken_images_and_tensors_that_are_not_finite(scorer, pictures, tmp_pat
 def test_gradients_reach_the_pixels_and_agree_with_pictures(scorer, pictures):
     tensor = to_tensor([pictures[0]]).requires_grad_()
     scores = scorer(tensor, PROMPTS[:1])
-    torch.testing.assert_close(scores.values.detach(), scorer(pictures[:1], PROMPTS[:1]).values, atol=5e-3, rtol=0)
+    torch.testing.assert_close(
+        scores.values.detach(), scorer(pictures[:1], PROMPTS[:1]).values, atol=5e-3, rtol=0
+    )
     scores.values.sum().backward()
     assert tensor.grad.abs().sum() > 0
     assert not scorer(pictures[:1], PROMPTS[:1]).values.requires_grad
@@ -139,8 +141,12 @@ def test_loading(folder, tmp_path):
 
 
 def test_a_built_in_name_with_a_file_of_weights(tmp_path, monkeypatch):
-    (tmp_path / "tiny-clip.json").write_text(json.dumps(CONFIG["model_cfg"] | {"text_cfg": {
-        "context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}}))
+    (tmp_path / "tiny-clip.json").write_text(
+        json.dumps(
+            CONFIG["model_cfg"]
+            | {"text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}}
+        )
+    )
     open_clip.add_model_config(tmp_path / "tiny-clip.json")
     weights = open_clip.create_model("tiny-clip").state_dict()
     save_file(weights, tmp_path / "weights.safetensors")

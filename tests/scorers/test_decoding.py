@@ -39,7 +39,7 @@ def append(inputs, paths):
 
 
 def brute_force(scorer, picture, dim, chunk=400):
-    """Mean, std and mass over all valid answers, each one's probability from plain runs of image, question, answer."""
+    """Mean, std and mass over all valid answers, from plain runs of image, question and answer."""
     answers = [f"{label} {number}" for label in dim.labels for number in dim.numbers()]
     values = torch.tensor([float(number) for _ in dim.labels for number in dim.numbers()]).double()
     ids = scorer.processor.tokenizer(answers, add_special_tokens=False)["input_ids"]
@@ -82,7 +82,9 @@ def test_expected_is_the_mean_over_all_valid_answers(family, dimension, model_fo
     span = dim.high - dim.low
     assert scores.values.item() == pytest.approx(mean, abs=span / 1000)
     assert scores.std.item() == pytest.approx(std, abs=span / 500)
-    assert 0 < mass <= scores.mass.item() * 1.001  # what is cut off is not looked at, so the mass is an upper bound
+    assert (
+        0 < mass <= scores.mass.item() * 1.001
+    )  # what is cut off is not looked at, so the mass is an upper bound
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -5,7 +5,7 @@ from cogguided._errors import ModelError
 from cogguided.scorers import DIMENSIONS, dimension
 from cogguided.scorers.readout import AnswerSearch, answer_tree, parse_answer, read_distribution
 
-LEAK = 0.99  # each step leaves 1 % to what is no valid answer
+LEAK = 0.995  # each step leaves 0.5 % to what is no valid answer
 
 
 def spell(texts):
@@ -103,7 +103,7 @@ def test_the_mean_over_all_valid_answers(name, kind, encode):
     assert reading.std == pytest.approx(oracle.std, abs=2 * tolerance)
     assert 0.8 < reading.mass <= 1
     if kind == "peaked" and encode in (spell, spell_grouped):
-        assert fed < 300
+        assert fed < 320
         assert passes <= 6
 
 
@@ -120,7 +120,9 @@ def test_the_tree_holds_every_answer_once(encode, dim):
                 break
             node = next(child for child in inside if tree.tokens[child] == token)
         assert node in ends
-        assert tree.values[node] == pytest.approx(float(answers.rsplit(" ", 1)[1]), abs=(dim.high - dim.low) / 1000)
+        assert tree.values[node] == pytest.approx(
+            float(answers.rsplit(" ", 1)[1]), abs=(dim.high - dim.low) / 1000
+        )
         assert dim.labels[tree.labels[node]] == answers.rsplit(" ", 1)[0]
     assert set(tree.labels[ends]) == set(range(len(dim.labels)))
     assert tree.values[ends].mean() == pytest.approx((dim.low + dim.high) / 2, abs=0.1 * (dim.high - dim.low))
@@ -138,7 +140,9 @@ def test_ten_needs_as_many_decimals_as_nine():
 
 def test_a_tokenizer_that_cannot_write_digits():
     with pytest.raises(ModelError, match="cannot tell"):
-        answer_tree(lambda texts: [[0 if c.isdigit() else ord(c) for c in t] for t in texts], dimension("aesthetics"))
+        answer_tree(
+            lambda texts: [[0 if c.isdigit() else ord(c) for c in t] for t in texts], dimension("aesthetics")
+        )
 
 
 def test_nothing_captured():

@@ -3,7 +3,7 @@ import pytest
 from cogguided._errors import InputError, ModelError, UnknownNameError
 from cogguided.scorers import FakeScorer, list_scorers, load_scorer, register_scorer, unregister_scorer
 
-PLUGIN = '''
+PLUGIN = """
 from cogguided.scorers import FakeScorer
 
 def sharpness(high=1.0):
@@ -11,7 +11,7 @@ def sharpness(high=1.0):
 
 def nothing():
     return 3
-'''
+"""
 
 
 @pytest.fixture
@@ -104,5 +104,7 @@ def test_a_folder_that_is_not_there(tmp_path):
 
 
 def test_folders_go_to_the_right_kind(model_folder):
-    assert load_scorer(model_folder("qwen2_vl"), dimension="memorability", min_mass=0.0).name == "memorability"
+    assert (
+        load_scorer(model_folder("qwen2_vl"), dimension="memorability", min_mass=0.0).name == "memorability"
+    )
     assert load_scorer("funniness", model=model_folder("qwen2_vl"), min_mass=0.0).name == "funniness"

@@ -27,6 +27,7 @@ FAMILIES = (
 
 WORDS = ["very low", "low", "medium", "high", "negative", "neutral", "positive", "picture", "How beautiful"]
 VOCAB = 512
+GROUPED_VOCAB = 1664  # 1,110 tokens of digits alone
 HIDDEN = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4}
 TEXT = {**HIDDEN, "num_hidden_layers": 2, "num_key_value_heads": 2, "vocab_size": VOCAB, "head_dim": 8}
 CHAT = (
@@ -71,11 +72,16 @@ def tokenizer(
             ]
         )
         made.decoder = decoders.ByteLevel()
+        size = VOCAB - 8
+        if digits == "grouped":  # every group of two and three digits is a token, as in Llama 3
+            groups = [f"{number:0{width}}" for width in (2, 3) for number in range(10**width)]
+            corpus, size = [*corpus, *groups * 3], GROUPED_VOCAB - 8
         trainer = trainers.BpeTrainer(
-            vocab_size=VOCAB - 8, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+            vocab_size=size,
+            special_tokens=special,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
         )
-        if digits == "grouped":  # pairs and triples of digits become tokens of their own
-            corpus = [*corpus, *(["57", "00", "10", "000", "577", "123", "50", "999", "25"] * 20)]
     made.train_from_iterator(corpus, trainer)
     return tf.PreTrainedTokenizerFast(
         tokenizer_object=made,
@@ -173,6 +179,7 @@ def _mllama() -> tuple[tf.PreTrainedModel, tf.ProcessorMixin]:
     vision |= {"vision_output_dim": 32, "max_num_tiles": 4}
     rope = {"rope_type": "default", "rope_theta": 10000.0}
     text = {**TEXT, "num_hidden_layers": 3, "cross_attention_layers": [1], "rope_parameters": rope}
+    text["vocab_size"] = GROUPED_VOCAB
     text.pop("head_dim")
     config = tf.MllamaConfig(
         vision_config=vision,
