@@ -1,0 +1,67 @@
+"""The examples run as they stand, offline, with the embedded model."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    from diffusers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+def run(name, *arguments, monkeypatch):
+    path = ROOT / "examples" / name
+    monkeypatch.setattr(sys, "argv", [str(path), *map(str, arguments)])
+    runpy.run_path(str(path), run_name="__main__")
+
+
+def test_all_are_here():
+    tested = {"custom_scorer.py", "guided_generation.py", "plain_diffusers_loop.py", "score_folder.py"}
+    assert {path.name for path in EXAMPLES} == tested
+
+
+def test_guided_generation(tmp_path, monkeypatch, capsys):
+    run("guided_generation.py", tmp_path, monkeypatch=monkeypatch)
+    text = capsys.readouterr().out
+    assert "happy 'a face'" in text
+    values = {}
+    for line in text.splitlines():
+        if "valence" in line:
+            name, prompt = line.split(":")[0].split(" ", 1)
+            values[prompt, name] = float(line.split("valence ")[1].split()[0])
+    for prompt in ("'a face'", "'a cat'"):
+        assert values[prompt, "happy"] > values[prompt, "sad"]
+    assert (tmp_path / "sad" / "contact_sheet.png").exists()
+
+
+def test_plain_diffusers_loop(tmp_path, monkeypatch, capsys):
+    run("plain_diffusers_loop.py", tmp_path, monkeypatch=monkeypatch)
+    assert capsys.readouterr().out.count("seed ") == 8
+    assert (tmp_path / "best.png").exists()
+
+
+def test_custom_scorer(tmp_path, monkeypatch, capsys):
+    from cogguided.scorers import unregister_scorer
+
+    try:
+        run("custom_scorer.py", tmp_path, monkeypatch=monkeypatch)
+    finally:
+        unregister_scorer("warmth")
+    assert "warmth" in capsys.readouterr().out
+
+
+def test_score_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run("score_folder.py", monkeypatch=monkeypatch)
+    text = capsys.readouterr().out
+    assert text.count(".png") == 6
+    for dimension in ("aesthetics", "funniness", "emotional_valence", "memorability"):
+        assert dimension in text
