@@ -34,7 +34,8 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-test
 
 demo: $(VENV)/.installed
-	$(BIN)/cogguided generate "a face" "a cat" --target emotional_valence --n 8 --seed 0 --out out/demo
+	$(BIN)/cogguided generate "a face" "a cat" --target emotional_valence --n 8 --seed 0 \
+		--out out/demo --overwrite
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest $(ARGS)

@@ -241,10 +241,16 @@ def replay(
 ) -> None:
     """Make a candidate again from its record, and check it pixel for pixel."""
     silence_libraries()
+    from .pipelines import read_record
     from .pipelines import replay as replay_candidate
     from .pipelines.record import write_whole
+    from .pipelines.replaying import load_recorded, pick
 
-    result = replay_candidate(record, index)
+    facts = read_record(record)
+    pick(facts, index)
+    pipe = load_recorded(facts)
+    pipe.set_progress_bar_config(disable=not sys.stderr.isatty())
+    result = replay_candidate(facts, index, pipe)
     if out_file is not None:
         write_whole(out_file, lambda file: result.image.save(file, out_file.suffix.lstrip(".") or "png"))
         out.print(f"saved {out_file}", highlight=False, soft_wrap=True)

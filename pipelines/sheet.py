@@ -57,17 +57,17 @@ def tile(candidate: Candidate) -> Tile:
     """Return how a candidate looks on a sheet.
 
     >>> tile(Candidate(Image.new("RGB", (1, 1)), "a", 3, score=0.7, scores={"valence": 1.2})).title
-    'valence 1.20'
+    'valence 1.200'
     """
     seed = "" if candidate.seed is None else f"seed {candidate.seed}"
     if not candidate.valid:
         return Tile(candidate.image, "not valid", (candidate.error or "", seed), candidate.chosen, alarm=True)
-    terms = tuple(f"{name.replace('_', ' ')} {value:.2f}" for name, value in candidate.scores.items())
+    terms = tuple(f"{name.replace('_', ' ')} {value:.3f}" for name, value in candidate.scores.items())
     if not terms:
         return Tile(candidate.image, seed, (), candidate.chosen)
     if len(terms) == 1:
         return Tile(candidate.image, terms[0], (seed,), candidate.chosen)
-    return Tile(candidate.image, f"total {candidate.score:.2f} · {seed}", terms, candidate.chosen)
+    return Tile(candidate.image, f"total {candidate.score:.3f} · {seed}", terms, candidate.chosen)
 
 
 def draw_sheet(

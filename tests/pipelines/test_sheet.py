@@ -66,8 +66,8 @@ def test_labels():
     image = Image.new("RGB", (4, 4))
     assert tile(Candidate(image, "a", 3)).title == "seed 3"
     two = Candidate(image, "a", 3, score=0.25, scores={"memorability": 0.5, "emotional_valence": -1.0})
-    assert tile(two).title == "total 0.25 · seed 3"
-    assert tile(two).lines == ("memorability 0.50", "emotional valence -1.00")
+    assert tile(two).title == "total 0.250 · seed 3"
+    assert tile(two).lines == ("memorability 0.500", "emotional valence -1.000")
     bad = tile(Candidate(image, "a", 3, valid=False, error="too dark"))
     assert (bad.title, bad.lines, bad.alarm) == ("not valid", ("too dark", "seed 3"), True)
 
