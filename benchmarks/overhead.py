@@ -90,9 +90,9 @@ def main() -> None:
         facts["processor time"] = summary(seconds[..., 1])
     for what, figures in facts.items():
         print(
-            f"{what:>14}, guided/bare {figures['ratio']:.4f} (95 % interval {figures['low']:.4f} to "
-            f"{figures['high']:.4f}, quartiles {figures['first_quartile']:.4f} to "
-            f"{figures['third_quartile']:.4f}, {figures['pairs']} pairs, bare {figures['bare_seconds']:.3f} s)"
+            f"{what:>14}, ratio {figures['ratio']:.4f} (95 % interval {figures['low']:.4f} to "
+            f"{figures['high']:.4f}, quartiles {figures['first_quartile']:.4f}, "
+            f"{figures['third_quartile']:.4f}, {figures['pairs']} pairs; {figures['bare_seconds']:.3f} s)"
         )
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
