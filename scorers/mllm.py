@@ -128,7 +128,8 @@ class MLLMScorer:
     Values are in the dimension's range, e.g. 0 to 10; higher means more. With ``readout="expected"``, `std`
     is the spread of the model's answers and `mass` the probability that it gave to valid ones. An image costs
     one pass over image and question, plus, for a model that answers as asked, some 50 to 300 answer tokens
-    packed into three to five short passes (about 700 tokens for one whose numbers are wholly undecided).
+    packed into three to five short passes. One whose numbers are wholly undecided costs about 700, and one
+    that does not keep to three decimals may cost thousands, since then no branch can be cut short.
 
     Make one with `from_pretrained`. Scorers of several dimensions on the same weights: `with_dimension`.
 

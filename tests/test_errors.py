@@ -2,6 +2,7 @@ import inspect
 import re
 
 import pytest
+
 from cogguided import _errors
 
 
