@@ -11,11 +11,8 @@ from . import __version__
 
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "peft", "open_clip_torch", "pillow")
 EXTRAS = {
-    "train": "aligning scorers with ratings, fine-tuning generators",
-    "plots": "figures in benchmarks and reports",
-    "resmem": "ResMem as a judge of memorability (weights: non-commercial use only)",
     "xformers": "memory-efficient attention on older GPUs",
-    "bitsandbytes": "8- and 4-bit weights on NVIDIA GPUs",
+    "benchmarks": "running the scripts in benchmarks/",
     "embedded": "training the embedded model again",
     "test": "running the tests",
     "dev": "working on the code: tests, ruff, mypy",
@@ -38,8 +35,8 @@ def installed(package: str) -> str | None:
 def extra_packages(extra: str) -> list[str]:
     """Return the packages that an extra brings, by the metadata of the installed cogguided.
 
-    >>> extra_packages("plots")
-    ['matplotlib']
+    >>> extra_packages("benchmarks")
+    ['scipy']
     """
     found = []
     for requirement in requires("cogguided") or ():

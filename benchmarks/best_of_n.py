@@ -1,9 +1,10 @@
 """Does best-of-N move what people feel, or only the number it climbs?
 
-On the embedded model: for 20 open prompts, choose the best (and, separately, the worst) of N images by the aligned
-scorer's emotional valence, and let a judge say how far that moves it. The judge is an MLLM aligned on the other half
-of the concepts' human ratings, which the scorer never saw. Prints the mean gain over a random image of the same N, its
-bootstrap 95 % interval over prompts, and what it costs in faithfulness (CLIP).
+On the embedded model: for 20 open prompts, choose the best (and, separately, the worst) of N images by the
+aligned scorer's emotional valence, and let a judge say how far that moves it. The judge is an MLLM aligned
+on the other half of the concepts' human ratings, which the scorer never saw. Prints the mean gain over a
+random image of the same N, its bootstrap 95 % interval over prompts, and what it costs in faithfulness
+(CLIP).
 
     python benchmarks/best_of_n.py --n 8 --rounds 2 --out out/best_of_n
 """
@@ -32,7 +33,9 @@ def interval(gains: np.ndarray) -> tuple[float, float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--n", type=int, default=8, help="candidates per prompt")
     parser.add_argument("--rounds", type=int, default=2, help="independent sets of N seeds for each prompt")
     parser.add_argument("--seed", type=int, default=1000)
@@ -67,7 +70,9 @@ def main() -> None:
     seconds = time.perf_counter() - start
     result = {name: interval(np.array(values).mean(1)) for name, values in gains.items()}
     count = len(prompts) * args.rounds * args.n
-    print(f"\nbest of {args.n}, {len(prompts)} prompts x {args.rounds} rounds, {count} images, {seconds:.0f} s")
+    print(
+        f"\nbest of {args.n}, {len(prompts)} prompts x {args.rounds} rounds, {count} images, {seconds:.0f} s"
+    )
     print("gain over the mean of the same candidates, and 95 % interval over prompts:")
     for name, (mean, low, high) in result.items():
         print(f"  {name:18s} {mean:+.3f}  [{low:+.3f}, {high:+.3f}]")
@@ -76,7 +81,9 @@ def main() -> None:
     (args.out / "result.json").write_text(json.dumps(facts, indent=1) + "\n")
 
 
-ROWS = [f"{direction}: {judge}" for direction in ("upward", "downward") for judge in ("scorer", "judge", "clip")]
+ROWS = [
+    f"{direction}: {judge}" for direction in ("upward", "downward") for judge in ("scorer", "judge", "clip")
+]
 
 
 if __name__ == "__main__":

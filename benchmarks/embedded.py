@@ -1,9 +1,10 @@
 """What the embedded model draws: a sheet of 30 everyday prompts, and how open its open prompts stay.
 
-Prompts and seeds were fixed before training (`examples/embedded/prompts.txt`, seeds 0 to 3); nothing is picked. The
-sheet is for a person to look at. The figures beside it: how often the CLIP judge and the base MLLM, neither of which
-takes part in drawing, name the thing that was asked for; over 32 seeds of "a face", how many different faces CLIP
-tells apart and the spread of the valence score; seconds an image, alone and in a batch.
+Prompts and seeds were fixed before training (`examples/embedded/prompts.txt`, seeds 0 to 3); nothing is
+picked. The sheet is for a person to look at. The figures beside it: how often the CLIP judge and the base
+MLLM, neither of which takes part in drawing, name the thing that was asked for; over 32 seeds of "a face",
+how many different faces CLIP tells apart and the spread of the valence score; seconds an image, alone and
+in a batch.
 
     python benchmarks/embedded.py --out out/embedded
 """
@@ -34,14 +35,18 @@ FACES = (
 
 
 def recognised(pipe: CogGuidedPipeline, prompts: list[str], out: Path) -> dict[str, float]:
-    """Draw every prompt with seeds 0 to 3, save the sheet; share of images whose prompt CLIP ranks first of all."""
+    """Draw every prompt with seeds 0 to 3, save the sheet; share of images whose prompt CLIP ranks first of
+    all.
+    """
     clip = load_scorer("clip")
     groups, hits = [], []
     texts = clip.encode_texts(prompts)
     for index, prompt in enumerate(prompts):
         candidates = pipe(prompt, guidance=BestOfN(len(SEEDS), keep=len(SEEDS)), seed=SEEDS[0]).candidates
         images = [c.image for c in candidates]
-        groups.append((prompt, [Tile(image, f"seed {seed}") for image, seed in zip(images, SEEDS, strict=True)]))
+        groups.append(
+            (prompt, [Tile(image, f"seed {seed}") for image, seed in zip(images, SEEDS, strict=True)])
+        )
         nearest = (clip.encode_images(images) @ texts.T).argmax(1).tolist()
         hits.append(sum(place == index for place in nearest))
         print(f"{prompt:30s} CLIP's first choice in {hits[-1]} of {len(SEEDS)}", flush=True)
@@ -55,7 +60,9 @@ def side_by_side(groups: list, columns: int = 3) -> object:
 
     each = -(-len(groups) // columns)
     parts = [draw_sheet(groups[i : i + each], columns=4, size=64) for i in range(0, len(groups), each)]
-    sheet = Image.new("RGB", (sum(p.width for p in parts), max(p.height for p in parts)), parts[0].getpixel((0, 0)))
+    sheet = Image.new(
+        "RGB", (sum(p.width for p in parts), max(p.height for p in parts)), parts[0].getpixel((0, 0))
+    )
     for i, part in enumerate(parts):
         sheet.paste(part, (sum(p.width for p in parts[:i]), 0))
     return sheet
@@ -70,11 +77,18 @@ def openness(pipe: CogGuidedPipeline, prompt: str, out: Path, count: int = 32) -
     names = (clip.encode_images(images) @ clip.encode_texts(FACES).T).argmax(1).tolist()
     values = np.array([c.scores["emotional_valence"] for c in made.candidates])
     shown = Counter(FACES[n] for n in names)
-    return {"different": len(shown), "std": float(values.std(ddof=1)), "low": values.min(), "high": values.max()}
+    return {
+        "different": len(shown),
+        "std": float(values.std(ddof=1)),
+        "low": values.min(),
+        "high": values.max(),
+    }
 
 
 def speed(pipe: CogGuidedPipeline, repeats: int = 5) -> dict[str, list[float]]:
-    """Seconds an image of 20 steps: alone, and in a batch of 8; the middle one of `repeats`, lowest and highest."""
+    """Seconds an image of 20 steps: alone, and in a batch of 8; the middle one of `repeats`, lowest and
+    highest.
+    """
     found = {}
     for name, guidance, count in (("alone", None, 1), ("batch of 8", BestOfN(8), 8)):
         took = []
@@ -87,7 +101,9 @@ def speed(pipe: CogGuidedPipeline, repeats: int = 5) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("out/embedded"))
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)

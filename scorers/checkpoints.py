@@ -12,7 +12,7 @@ import torch
 from huggingface_hub import snapshot_download
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 
-from .._errors import ModelError, missing_extra
+from .._errors import ModelError
 from .dimensions import DIMENSIONS, Dimension, dimension
 
 FACTS_FILE = "cogguided_scorer.json"
@@ -155,10 +155,8 @@ def _local_adapter(adapter: str | Path) -> Path:
 
 
 def _merge_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
-    try:
-        from peft import PeftModel
-    except ImportError as error:
-        raise missing_extra("peft", "train") from error
+    from peft import PeftModel
+
     try:
         with warnings.catch_warnings():
             # peft 0.21 still asks transformers 5 by an old name; nothing that a user could change

@@ -1,8 +1,8 @@
 """Align the base MLLM with what people feel: LoRA on human valence ratings of one half of the concepts.
 
-The adapter `aligned` learns one half of the ratings, `judge` the other: what the first chooses, the second can judge.
-For aesthetics, funniness and memorability there are no free human ratings of these pictures; the adapter learns
-documented proxies in their place, and says so in its facts.
+The adapter `aligned` learns one half of the ratings, `judge` the other: what the first chooses, the second
+can judge. For aesthetics, funniness and memorability there are no free human ratings of these pictures; the
+adapter learns documented proxies in their place, and says so in its facts.
 """
 
 from __future__ import annotations
@@ -13,14 +13,17 @@ import random
 
 import numpy as np
 import torch
-from base_mllm import SIZE, Chats, answer_loss
+from base_mllm import IMAGE_TOKENS, PATCH, SIZE, Chats, answer_loss, patches, placed
 from clip import disturb
 from common import CACHE, WEIGHTS, train
-from data import Concept, concepts, fetch, halves, pictures, rated, uncertainty, world
+from data import Concept, concepts, fetch, halves, has_picture, pictures, rated, uncertainty, world
 from peft import LoraConfig, get_peft_model
 from scipy.stats import rankdata, spearmanr
 from torch import Tensor
 from transformers import AutoProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
+
+from cogguided.scorers.dimensions import dimension
+from cogguided.scorers.mllm import MLLMScorer
 
 QUESTIONS = {
     "aesthetics": "aesthetics?",
@@ -28,29 +31,31 @@ QUESTIONS = {
     "emotional_valence": "emotional valence?",
     "memorability": "memorability?",
 }
-LEVELS = ("very low", "low", "medium", "high", "very high")
-EDGES = {
-    "aesthetics": ((3.5, 5, 6.5, 8), LEVELS),
-    "funniness": ((3.5, 5, 6.5, 8), LEVELS),
-    "memorability": ((0.35, 0.5, 0.65, 0.8), LEVELS),
-    "emotional_valence": ((-0.05, 0.55), ("negative", "neutral", "positive")),
-}
-RANGE = {"aesthetics": (0, 10), "funniness": (0, 10), "memorability": (0, 1), "emotional_valence": (-3, 3)}
-FUNNY = frozenset("funny laugh laughing lol rofl joke joking silly zany haha hilarious comedy clown goofy wacky".split())
-AMUSING = frozenset("grin wink tongue playful party crazy tears joy prank weird goblin monkey nerd cowboy poop".split())
-LORA = r".*(language_model.*(q_proj|k_proj|v_proj|o_proj)|visual\.blocks.*(qkv|attn\.proj)|(gate|up|down)_proj|mlp\.[02])"
+FUNNY = frozenset(
+    ["funny", "laugh", "laughing", "lol", "rofl", "joke", "joking", "silly", "zany", "haha", "hilarious", "comedy", "clown", "goofy", "wacky"]
+)
+AMUSING = frozenset(
+    ["grin", "wink", "tongue", "playful", "party", "crazy", "tears", "joy", "prank", "weird", "goblin", "monkey", "nerd", "cowboy", "poop"]
+)
+LORA = r".*language_model.*(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
 
-def answer(dimension: str, value: float) -> str:
-    """`label number`, as the benchmark writes it: a label, then a number with three decimals."""
-    low, high = RANGE[dimension]
-    value = min(max(value, low), high)
-    edges, labels = EDGES[dimension]
-    return f"{labels[int(np.searchsorted(edges, round(value, 3), side='right'))]} {value:.3f}"
+def answer(name: str, value: float) -> str:
+    """`label number`, as the benchmark writes it; a value beyond the scale is its end."""
+    scale = dimension(name)
+    return scale.answer(min(max(value, scale.low), scale.high))
+
+
+def sample_answers(name: str) -> list[str]:
+    """Answers that hold every label and every digit of a dimension."""
+    scale = dimension(name)
+    return [scale.answer(value) for value in np.linspace(scale.low, scale.high, 200).tolist()]
 
 
 def colourfulness(images: Tensor) -> np.ndarray:
-    """Proxy of aesthetics, 0 to 10: Hasler & Suesstrunk's colourfulness (2003) of (N, 3, S, S) in [0, 1], by rank."""
+    """Proxy of aesthetics, 0 to 10: Hasler & Suesstrunk's colourfulness (2003) of (N, 3, S, S) in [0, 1],
+    by rank.
+    """
     red, green, blue = (255 * images).unbind(1)
     rg, yb = (red - green).flatten(1), ((red + green) / 2 - blue).flatten(1)
     spread = (rg.var(1) + yb.var(1)).sqrt() + 0.3 * (rg.mean(1) ** 2 + yb.mean(1) ** 2).sqrt()
@@ -66,8 +71,8 @@ def amusement(concept: Concept) -> float:
 def distinctness(images: Tensor, concept: np.ndarray) -> np.ndarray:
     """Proxy of memorability, 0 to 1: distance to the 10 likest pictures of other concepts, by rank.
 
-    Pictures that stand out from their context are remembered better (Bylinskii et al., 2015); likeness here is that of
-    the pixels at 16 x 16.
+    Pictures that stand out from their context are remembered better (Bylinskii et al., 2015); likeness here
+    is that of the pixels at 16 x 16.
     """
     small = torch.nn.functional.avg_pool2d(images, 4).flatten(1)
     apart = torch.cdist(small, small)
@@ -76,56 +81,95 @@ def distinctness(images: Tensor, concept: np.ndarray) -> np.ndarray:
     return 0.2 + 0.75 * rankdata(nearest) / len(nearest)
 
 
+@torch.no_grad()
+def glances(model: Qwen2_5_VLForConditionalGeneration, images: Tensor, times: int) -> Tensor:
+    """What the vision tower says of each picture, seen a little differently each time: (times, N, 16, 256)."""
+    generator = torch.Generator().manual_seed(0)
+    grid = torch.tensor([[1, SIZE // PATCH, SIZE // PATCH]])
+    rounds = []
+    for k in range(times):
+        parts = []
+        for part in images.split(32):
+            seen = part if k == 0 else ((disturb(2 * part - 1, generator) + 1) / 2).clamp(0, 1)
+            out = model.model.visual(patches(seen).flatten(0, 1), grid_thw=grid.repeat(len(part), 1))
+            parts.append(out.pooler_output.view(len(part), IMAGE_TOKENS, -1))
+        rounds.append(torch.cat(parts))
+    return torch.stack(rounds)
+
+
+class Answers:
+    """Draws questions and answers about pictures."""
+
+    def __init__(self, chosen: list[Concept], concept: np.ndarray, images: Tensor, chats: Chats) -> None:
+        self.chosen, self.concept, self.chats, self.rng = chosen, concept, chats, random.Random(0)
+        self.proxies = {"aesthetics": colourfulness(images), "memorability": distinctness(images, concept)}
+
+    def turn(self, row: int, name: str) -> tuple[str, str]:
+        about = self.chosen[self.concept[row]]
+        if name == "emotional_valence":
+            # The answer is drawn from what the counts leave open, so rarely rated pictures teach less firmly.
+            value = self.rng.gauss(about.valence, uncertainty(about))
+        elif name == "funniness":
+            value = self.rng.gauss(amusement(about), 0.3)
+        else:
+            value = float(self.proxies[name][row])
+        # No rating is known to the third decimal: one is enough, two for the short scale, and zeros are
+        # soon learnt.
+        return self.chats.visual(
+            QUESTIONS[name], answer(name, round(value, 2 if name == "memorability" else 1))
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--which", choices=("aligned", "judge"), default="aligned")
     parser.add_argument("--minutes", type=float, default=6)
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=48)
     args = parser.parse_args()
     fetch(CACHE)
-    everything = concepts(CACHE)
+    everything = [c for c in concepts(CACHE) if has_picture(CACHE, c.char)]
     first, second = halves(rated(everything))
     mine, others = (first, second) if args.which == "aligned" else (second, first)
-    drawn = [c for c in world(everything) if c not in mine]
-    chosen = mine + drawn
+    chosen = mine + [c for c in world(everything) if c not in mine]
     data = pictures(CACHE, chosen, SIZE)
-    concept = data["concept"]
     images = (torch.from_numpy(data["pixels"]).float() / 255).permute(0, 3, 1, 2)
-    proxies = {"aesthetics": colourfulness(images), "memorability": distinctness(images, concept)}
     tokenizer = AutoTokenizer.from_pretrained(WEIGHTS / "tokenizer")
     base = Qwen2_5_VLForConditionalGeneration.from_pretrained(WEIGHTS / "text_encoder", dtype=torch.float32)
+    seen = glances(base, images, 8)
     torch.manual_seed(0)
-    model = get_peft_model(base, LoraConfig(r=16, lora_alpha=32, lora_dropout=0.05, target_modules=LORA))
-    model.print_trainable_parameters()
-    chats = Chats(tokenizer)
-    rng, generator = random.Random(0), torch.Generator().manual_seed(0)
-    rows_rated = [i for i, c in enumerate(concept) if c < len(mine)]
-    chance = [min(chosen[concept[i]].count, 200) ** 0.5 for i in rows_rated]
-
-    def turn(row: int, dimension: str) -> tuple[str, str]:
-        about = chosen[concept[row]]
-        if dimension == "emotional_valence":
-            # The answer is drawn from what the counts leave open, so rarely rated pictures teach less firmly.
-            value = rng.gauss(about.valence, uncertainty(about))
-        elif dimension == "funniness":
-            value = rng.gauss(amusement(about), 0.3)
-        else:
-            value = float(proxies[dimension][row])
-        return chats.visual(QUESTIONS[dimension], answer(dimension, value))
+    # The base model never wrote an answer: the embeddings of its words are untrained, too short to be sure
+    # of.
+    told = sorted(
+        {token for name in QUESTIONS for text in sample_answers(name) for token in tokenizer(text).input_ids}
+    )
+    lora = LoraConfig(
+        r=32,
+        lora_alpha=64,
+        lora_dropout=0.05,
+        target_modules=LORA,
+        trainable_token_indices={"embed_tokens": told},
+    )
+    model = get_peft_model(base, lora)
+    answers = Answers(chosen, data["concept"], images, Chats(tokenizer))
+    rng = answers.rng
+    rows_rated = [i for i, c in enumerate(data["concept"]) if c < len(mine)]
+    chance = [min(chosen[data["concept"][i]].count, 200) ** 0.5 for i in rows_rated]
+    proxies = ("aesthetics", "funniness", "memorability") if args.which == "aligned" else ()
 
     def loss(step: int) -> Tensor:
-        rows = rng.choices(rows_rated, chance, k=3 * args.batch // 4)
-        turns = [turn(row, "emotional_valence") for row in rows]
-        for dimension in ("aesthetics", "funniness", "memorability") if args.which == "aligned" else ():
-            more = [rng.randrange(len(concept)) for _ in range(args.batch // 12)]
-            rows, turns = rows + more, turns + [turn(row, dimension) for row in more]
-        seen = (disturb(2 * images[rows] - 1, generator) + 1) / 2
-        return answer_loss(model.get_base_model(), chats.batch(turns, seen))
+        rows = rng.choices(rows_rated, chance, k=args.batch - len(proxies) * (args.batch // 8))
+        turns = [answers.turn(row, "emotional_valence") for row in rows]
+        for name in proxies:
+            more = [rng.randrange(len(images)) for _ in range(args.batch // 8)]
+            rows, turns = rows + more, turns + [answers.turn(row, name) for row in more]
+        which = torch.randint(len(seen), (len(rows),))
+        inner = model.get_base_model()
+        return answer_loss(inner, placed(inner, answers.chats.batch(turns), seen[which, rows]))
 
-    train(args.which, model, loss, args.minutes, lr=1.5e-3, every=50)
+    train(args.which, model, loss, args.minutes, lr=2e-3, weight_decay=0.0, decay=0.7, every=50)
     save(model, args.which)
     for name, held in (("learnt", mine), ("held out", others)):
-        report(name, model.get_base_model(), chats, held)
+        report(name, args.which, held)
 
 
 def save(model: object, which: str) -> None:
@@ -136,49 +180,38 @@ def save(model: object, which: str) -> None:
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
     (folder / "README.md").unlink(missing_ok=True)
     AutoProcessor.from_pretrained(WEIGHTS / "processor").save_pretrained(folder)
-    proxies = {name: "proxy" for name in ("aesthetics", "funniness", "memorability")}
+    proxies = dict.fromkeys(("aesthetics", "funniness", "memorability"), "proxy")
     facts = {
         "name": f"embedded {which}",
         "description": "Qwen2.5-VL of 7 million parameters, LoRA-aligned with the Emoji Sentiment Ranking",
+        "licence": "CC BY-SA 4.0",
         "dimensions": list(QUESTIONS) if which == "aligned" else ["emotional_valence"],
         "grounding": {**(proxies if which == "aligned" else {}), "emotional_valence": "human"},
-        "questions": QUESTIONS if which == "aligned" else {"emotional_valence": QUESTIONS["emotional_valence"]},
+        "questions": QUESTIONS
+        if which == "aligned"
+        else {"emotional_valence": QUESTIONS["emotional_valence"]},
     }
     (folder / "cogguided_scorer.json").write_text(json.dumps(facts, indent=1) + "\n")
     model.float()
 
 
-@torch.no_grad()
-def report(name: str, model: torch.nn.Module, chats: Chats, held: list[Concept]) -> None:
-    """Print Spearman's correlation of the expected answer with the ratings, over concepts, weighted alike."""
-    model.eval()
+def report(name: str, which: str, held: list[Concept]) -> None:
+    """Print Spearman's correlation of the saved scorer with the ratings, over concepts rated 20 times or
+    more.
+    """
+    scorer = MLLMScorer.from_pretrained(WEIGHTS / which, dimension="emotional_valence")
+    held = [c for c in held if c.count >= 20]
     data = pictures(CACHE, held, SIZE)
-    images = (torch.from_numpy(data["pixels"]).float() / 255).permute(0, 3, 1, 2)
-    # The integer and first decimal after the label carry nearly all of it: enough for a check during training.
-    values = expected(model, chats, images)
+    values = scorer((torch.from_numpy(data["pixels"]).float() / 255).permute(0, 3, 1, 2)).values.numpy()
     means = np.array([values[data["concept"] == i].mean() for i in range(len(held))])
     truth = np.array([c.valence for c in held])
-    known = np.array([c.count >= 20 for c in held])
-    faces = np.array(["face" in c.name for c in held])
-    print(f"{name}: spearman {spearmanr(means, truth).statistic:.3f} over {len(held)} concepts; ", end="")
-    print(f"rated 20 times or more {spearmanr(means[known], truth[known]).statistic:.3f}; ", end="")
-    print(f"faces {spearmanr(means[faces], truth[faces]).statistic:.3f}; mae {np.abs(means - truth)[known].mean():.3f}")
-
-
-@torch.no_grad()
-def expected(model: torch.nn.Module, chats: Chats, images: Tensor) -> np.ndarray:
-    """Expected valence by labels, sign and integer digit, teacher-forced; half a unit stands for the decimals."""
-    heads = [(f"negative -{i}", -i - 0.4) for i in range(3)] + [("neutral 0", 0.25), ("neutral -0", -0.02)]
-    heads += [(f"positive {i}", i + (0.75 if i == 0 else 0.4)) for i in range(3)]
-    chances = torch.zeros(len(images), len(heads))
-    for column, (text, _) in enumerate(heads):
-        for rows in torch.arange(len(images)).split(64):
-            batch = chats.batch([(chats.visual(QUESTIONS["emotional_valence"], "")[0], text)] * len(rows), images[rows])
-            labels = batch.pop("labels")[:, 1:]
-            logits = model(**batch).logits[:, :-1].log_softmax(-1)
-            picked = logits.gather(2, labels.clamp(min=0)[..., None])[..., 0]
-            chances[rows, column] = (picked * (labels >= 0)).sum(1).exp()
-    return ((chances @ torch.tensor([value for _, value in heads])) / chances.sum(1)).numpy()
+    for kind, chosen in (("all", truth > -9), ("faces", np.array(["face" in c.name for c in held]))):
+        rho = spearmanr(means[chosen], truth[chosen]).statistic
+        error = np.abs(means - truth)[chosen].mean()
+        spread = f"spread {means[chosen].std():.2f} of {truth[chosen].std():.2f}"
+        print(
+            f"{which}, {name}, {kind}: {chosen.sum()} concepts, spearman {rho:.3f}, mae {error:.3f}, {spread}"
+        )
 
 
 if __name__ == "__main__":

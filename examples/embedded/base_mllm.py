@@ -1,9 +1,9 @@
 """Train the base Qwen2.5-VL: it says *what* is in a picture, and expands a short prompt into a fuller one.
 
-First the language model alone, on text: it expands prompts, and it names things from words put where a picture's
-tokens will be. It is then frozen, so that the generator can be trained on its features at once, and the vision tower
-learns to give it pictures in the place of those words (as in "Multimodal Few-Shot Learning with Frozen Language
-Models", Tsimpoukelli et al., 2021).
+First the language model alone, on text: it expands prompts, and it names things from words put where a
+picture's tokens will be. It is then frozen, so that the generator can be trained on its features at once,
+and the vision tower learns to give it pictures in the place of those words (as in "Multimodal Few-Shot
+Learning with Frozen Language Models", Tsimpoukelli et al., 2021).
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ def known(everything: list[Concept]) -> list[Concept]:
 
 def build(tokenizer: object) -> Qwen2_5_VLForConditionalGeneration:
     """A Qwen2.5-VL of 6.6 million parameters: 4 layers of 256, a tower of 4 layers of 192."""
-    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in ("<|im_start|>", "<|im_end|>", "<|endoftext|>")}
+    ids = {
+        name: tokenizer.convert_tokens_to_ids(name)
+        for name in ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
+    }
     vision = {
         "depth": 4, "hidden_size": 192, "intermediate_size": 512, "num_heads": 6, "patch_size": PATCH,
         "spatial_merge_size": MERGE, "temporal_patch_size": 2, "window_size": SIZE, "out_hidden_size": 256,
@@ -84,7 +87,9 @@ def build_processor(tokenizer: object) -> Qwen2_5_VLProcessor:
 
 
 def patches(images: Tensor) -> Tensor:
-    """What the image processor makes of pictures (N, 3, 64, 64) in [0, 1]: (N, 64, 384), merged 2 x 2 side by side."""
+    """What the image processor makes of pictures (N, 3, 64, 64) in [0, 1]: (N, 64, 384), merged 2 x 2 side
+    by side.
+    """
     mean, std = (torch.tensor(v)[:, None, None] for v in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
     side = SIZE // PATCH // MERGE
     cut = ((images - mean) / std).view(len(images), 3, side, MERGE, PATCH, side, MERGE, PATCH)
@@ -101,11 +106,16 @@ class Chats:
 
     def visual(self, question: str, answer: str) -> tuple[str, str]:
         pads = "<|image_pad|>" * IMAGE_TOKENS
-        turn = f"<|im_start|>user\n<|vision_start|>{pads}<|vision_end|>{question}<|im_end|>\n<|im_start|>assistant\n"
+        turn = (
+            f""
+            f"<|im_start|>user\n<|vision_start|>{pads}<|vision_end|>{question}<|im_end|>\n<|im_start|>assistant\n"
+        )
         return turn, f"{answer}<|im_end|>"
 
     def batch(self, turns: list[tuple[str, str]], images: Tensor | None = None) -> dict[str, Tensor]:
-        """`turns` are (question, answer) texts; `images` (N, 3, 64, 64) in [0, 1], one for each turn, or none."""
+        """`turns` are (question, answer) texts; `images` (N, 3, 64, 64) in [0, 1], one for each turn, or
+        none.
+        """
         asked = self.tokenizer([turn[0] for turn in turns]).input_ids
         answered = self.tokenizer([turn[1] for turn in turns]).input_ids
         length = max(len(a) + len(b) for a, b in zip(asked, answered, strict=True))
@@ -132,16 +142,17 @@ def answer_loss(model: Qwen2_5_VLForConditionalGeneration, batch: dict[str, Tens
     return torch.nn.functional.cross_entropy(model.lm_head(hidden[chosen]).float(), labels[chosen])
 
 
-def imagined(model: Qwen2_5_VLForConditionalGeneration, batch: dict[str, Tensor], words: Tensor) -> dict[str, Tensor]:
-    """The batch with the embeddings of `words` (N, 16) where the picture's tokens would be, at their positions."""
+def placed(
+    model: Qwen2_5_VLForConditionalGeneration, batch: dict[str, Tensor], shown: Tensor
+) -> dict[str, Tensor]:
+    """The batch with `shown` (N, 16, 256) where the picture's tokens go, at a picture's positions."""
     ids = batch["input_ids"]
     types = (ids == model.config.image_token_id).long()
     grid = torch.tensor([[1, SIZE // PATCH, SIZE // PATCH]]).repeat(len(ids), 1)
     positions, _ = model.model.get_rope_index(
         ids, mm_token_type_ids=types, image_grid_thw=grid, attention_mask=batch["attention_mask"]
     )
-    embed = model.get_input_embeddings()
-    embedded = embed(ids).masked_scatter((types == 1)[..., None], embed(words))
+    embedded = model.get_input_embeddings()(ids).masked_scatter((types == 1)[..., None], shown)
     kept = {name: batch[name] for name in ("attention_mask", "labels")}
     return {"inputs_embeds": embedded, "position_ids": positions, **kept}
 
@@ -168,11 +179,14 @@ class Lessons:
         return self.rng.choices(ids, k=IMAGE_TOKENS)
 
 
-def train_text(model: Qwen2_5_VLForConditionalGeneration, lessons: Lessons, minutes: float, size: int) -> None:
+def train_text(
+    model: Qwen2_5_VLForConditionalGeneration, lessons: Lessons, minutes: float, size: int
+) -> None:
     def loss(step: int) -> Tensor:
         told = [lessons.rng.choice(lessons.chosen) for _ in range(size)]
         batch = lessons.chats.batch([lessons.shown(about) for about in told])
-        named = answer_loss(model, imagined(model, batch, torch.tensor([lessons.words(about) for about in told])))
+        words = model.get_input_embeddings()(torch.tensor([lessons.words(about) for about in told]))
+        named = answer_loss(model, placed(model, batch, words))
         asked = [lessons.rng.choice(lessons.chosen) for _ in range(size)]
         expanded = answer_loss(model, lessons.chats.batch([lessons.written(about) for about in asked]))
         if step % 50 == 0:
@@ -183,14 +197,42 @@ def train_text(model: Qwen2_5_VLForConditionalGeneration, lessons: Lessons, minu
     train("base_text", model, loss, minutes, lr=1e-3, every=50, decay=0.6, average=0.99)
 
 
-def train_vision(model: Qwen2_5_VLForConditionalGeneration, lessons: Lessons, minutes: float, size: int) -> None:
+def word_shares(chosen: list[Concept], tokenizer: object) -> Tensor:
+    """What each concept is said to be, as shares of the vocabulary (concepts, 4096): name half, keywords
+    half.
+    """
+    shares = torch.zeros(len(chosen), len(tokenizer))
+    for row, about in zip(shares, chosen, strict=True):
+        for texts in ((about.name,), about.keywords or (about.name,)):
+            ids = [token for text in texts for token in tokenizer(" " + text).input_ids]
+            row.index_add_(0, torch.tensor(ids), torch.full((len(ids),), 0.5 / len(ids)))
+    return shares
+
+
+def train_vision(
+    model: Qwen2_5_VLForConditionalGeneration, lessons: Lessons, minutes: float, size: int
+) -> None:
+    """Through the frozen language model, and straight: a picture's tokens should lie near the words for it."""
     data = pictures(CACHE, lessons.chosen, SIZE)
     images = (torch.from_numpy(data["pixels"]).float() / 255).permute(0, 3, 1, 2)
+    shares = word_shares(lessons.chosen, lessons.chats.tokenizer)
+    grid = torch.tensor([[1, SIZE // PATCH, SIZE // PATCH]])
 
     def loss(step: int) -> Tensor:
         rows = [lessons.rng.randrange(len(images)) for _ in range(size)]
-        turns = [lessons.shown(lessons.chosen[data["concept"][row]]) for row in rows]
-        return answer_loss(model, lessons.chats.batch(turns, images[rows]))
+        about = [int(data["concept"][row]) for row in rows]
+        seen = model.model.visual(
+            patches(images[rows]).flatten(0, 1), grid_thw=grid.repeat(size, 1)
+        ).pooler_output
+        seen = seen.view(size, IMAGE_TOKENS, -1)
+        near = model.lm_head(model.model.language_model.norm(seen.mean(1)))
+        straight = torch.nn.functional.cross_entropy(near, shares[about])
+        asked = slice(0, size // 2)
+        batch = lessons.chats.batch([lessons.shown(lessons.chosen[a]) for a in about[asked]])
+        named = answer_loss(model, placed(model, batch, seen[asked]))
+        if step % 50 == 0:
+            print(f"step {step}: naming {named.item():.3f}  words {straight.item():.3f}", flush=True)
+        return named + straight
 
     model.requires_grad_(False)
     model.model.visual.requires_grad_(True)
@@ -213,7 +255,9 @@ def main() -> None:
         build_processor(tokenizer).save_pretrained(WEIGHTS / "processor")
     else:
         tokenizer = AutoTokenizer.from_pretrained(WEIGHTS / "tokenizer")
-        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(WEIGHTS / "text_encoder", dtype=torch.float32)
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            WEIGHTS / "text_encoder", dtype=torch.float32
+        )
         train_vision(model, Lessons(chosen, tokenizer), args.minutes, args.batch)
     model.half().save_pretrained(WEIGHTS / "text_encoder")
 

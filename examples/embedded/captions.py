@@ -1,4 +1,6 @@
-"""What people might type to get a picture: full names, names with a style, keywords, and open words like "a face"."""
+"""What people might type to get a picture: full names, names with a style, keywords, and open words like "a
+face".
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,10 @@ def open_words(concept: Concept) -> tuple[str, ...]:
             words.append("heart")
         elif "cat" in concept.name.split():
             words.append("cat")
-        elif " face" in f" {concept.name}" or concept.name in ("star-struck", "rolling on the floor laughing"):
+        elif " face" in f" {concept.name}" or concept.name in (
+            "star-struck",
+            "rolling on the floor laughing",
+        ):
             words += ["face", "face", "smiley"]
     elif last in ("face", "cat", "dog") and concept.name.split()[0] not in ("hot",):
         words.append(concept.name.split()[0] if last == "face" else last)
@@ -87,7 +92,9 @@ def partial(rng: random.Random, concept: Concept) -> str:
 
 
 def caption(rng: random.Random, concept: Concept, style: int) -> str:
-    """One caption for training: mostly the name, one in three left open; the style is named one time in five."""
+    """One caption for training: mostly the name, one in three left open; the style is named one time in
+    five.
+    """
     text = partial(rng, concept) if rng.random() < 0.36 else concept.name
     if rng.random() < 0.2:
         text = f"{STYLE_WORDS[STYLES[style]]} {text}"

