@@ -15,9 +15,10 @@ from typing_extensions import Self
 
 from .._errors import GenerationError, InputError, unknown_name
 from ..guidance import Budget, Guidance, Run, as_guidance
-from ..scorers import Scorer, Target, TargetSpec, load_scorer, load_target
+from ..scorers import DIMENSIONS, Scorer, Target, TargetSpec, load_scorer, load_target
 from .calls import generators, plan, read_requests, wants_base_output
-from .loading import load_base
+from .embedded import embedded_path
+from .loading import EMBEDDED, load_base
 from .output import CogGuidedOutput
 from .record import describe_call, describe_pipeline
 from .sampler import PipelineSampler, check_arguments, check_countable, check_text_to_image, spread_texts
@@ -283,10 +284,24 @@ class CogGuidedPipeline(DiffusionPipeline):
             "model": describe_pipeline(self, self.base_class.__name__, self._revision),
             "call": describe_call(requests, wanted, steps, limit, arguments),
         }
+        self._note_embedded_judges(run)
         with self._nothing_lost(run, facts):
             for step in plan(steps, prompt, sampler, requests):
                 step(run)
         return self._finish(run, facts)
+
+    def _note_embedded_judges(self, run: Run) -> None:
+        """Say so when the embedded judges, which know emoji artwork only, judge what another model draws."""
+        name = str(self.config.get("_name_or_path"))
+        if run.target is None or self.scorer is not None or name in (EMBEDDED, str(embedded_path())):
+            return
+        terms = [term.name for term in run.target.terms if term.scorer is self._loaded_scorers.get(term.name)]
+        judges = [name for name in terms if name in (*DIMENSIONS, "clip")]
+        if judges:
+            run.note(
+                f"{', '.join(judges)}: judged by the small embedded model, which has seen emoji artwork "
+                "only; for other pictures pass a larger one, e.g. scorer='Qwen/Qwen2.5-VL-7B-Instruct'"
+            )
 
     def _check_budget(self, budget: Budget | float | str | None) -> Budget:
         limit = Budget.parse(budget)

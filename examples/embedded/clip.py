@@ -23,9 +23,9 @@ MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
 
 def settings(tokenizer: object) -> dict:
-    vision = {"image_size": SIZE, "layers": 4, "width": 192, "head_width": 32, "patch_size": 8}
+    vision = {"image_size": SIZE, "layers": 4, "width": 192, "head_width": 32, "patch_size": 16}
     text = {
-        "context_length": 32, "vocab_size": len(tokenizer), "width": 160, "heads": 5, "layers": 3,
+        "context_length": 24, "vocab_size": len(tokenizer), "width": 160, "heads": 5, "layers": 3,
         "hf_tokenizer_name": "tokenizer", "pool_type": "eos", "eos_id": tokenizer.pad_token_id,
     }  # fmt: skip
     return {"embed_dim": 128, "vision_cfg": vision, "text_cfg": text}
@@ -58,7 +58,7 @@ def main() -> None:
         rows_of[concept].append(row)
     drawn = [c for c, rows in enumerate(rows_of) if rows]
     folder = WEIGHTS / "clip"
-    AutoTokenizer.from_pretrained(WEIGHTS / "tokenizer").save_pretrained(folder)
+    AutoTokenizer.from_pretrained(WEIGHTS / "tokenizer", padding_side="right").save_pretrained(folder)
     config = settings(AutoTokenizer.from_pretrained(folder))
     preprocess = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "squash"}
     (folder / "open_clip_config.json").write_text(

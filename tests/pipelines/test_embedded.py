@@ -117,3 +117,11 @@ def test_best_of_n_moves_the_judge_of_the_other_half(pipe):
         judged = judge([c.image for c in out.candidates]).values
         gains.append(float(judged[int(chosen.argmax())] - judged[int(chosen.argmin())]))
     assert np.mean(gains) > 0.2
+
+
+def test_a_judge_of_emoji_says_so_when_it_judges_something_else(pipe):
+    other = CogGuidedPipeline.from_pipe(QwenImagePipeline(**pipe.components))
+    arguments = {"height": 64, "width": 64, "num_inference_steps": 1}
+    notes = other("a cat", target="clip", seed=0, **arguments).notes
+    assert any("emoji artwork only" in note for note in notes)
+    assert not pipe("a cat", target="clip", seed=0, **arguments).notes
