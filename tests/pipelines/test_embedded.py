@@ -48,7 +48,7 @@ def test_weights_are_half_precision_safetensors_of_at_most_70_mb():
 
 
 def test_plain_diffusers_opens_it():
-    plain = QwenImagePipeline.from_pretrained(embedded_path(), torch_dtype=torch.float32)
+    plain = QwenImagePipeline.from_pretrained(embedded_path(), dtype=torch.float32)
     plain.set_progress_bar_config(disable=True)
     assert isinstance(plain.text_encoder, Qwen2_5_VLForConditionalGeneration)
     defaults = json.loads((embedded_path() / "cogguided.json").read_text())["call_defaults"]
