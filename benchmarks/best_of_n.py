@@ -6,7 +6,7 @@ on the other half of the concepts' human ratings, which the scorer never saw. Pr
 random image of the same N, its bootstrap 95 % interval over prompts, and what it costs in faithfulness
 (CLIP).
 
-    python benchmarks/best_of_n.py --n 8 --rounds 2 --out out/best_of_n
+    python benchmarks/best_of_n.py --n 8 --rounds 4 --out out/best_of_n
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from scipy.stats import bootstrap
 from cogguided import BestOfN, CogGuidedPipeline, load_scorer
 from cogguided.pipelines.embedded import embedded_path
 
-PROMPTS = Path(__file__).resolve().parent.parent / "examples" / "embedded" / "open_prompts.txt"
+LISTS = Path(__file__).resolve().parent.parent / "examples" / "embedded"
 TARGET = "emotional_valence"
 
 
@@ -36,12 +36,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument(
+        "--prompts",
+        choices=("open", "feeling"),
+        default="open",
+        help="open: all kinds of things, fixed before training; feeling: faces, cats and hearts, whose pictures "
+        "differ in what they make people feel",
+    )
     parser.add_argument("--n", type=int, default=8, help="candidates per prompt")
-    parser.add_argument("--rounds", type=int, default=2, help="independent sets of N seeds for each prompt")
+    parser.add_argument("--rounds", type=int, default=4, help="independent sets of N seeds for each prompt")
     parser.add_argument("--seed", type=int, default=1000)
     parser.add_argument("--out", type=Path, default=Path("out/best_of_n"))
     args = parser.parse_args()
-    prompts = PROMPTS.read_text().split("\n")[:-1]
+    prompts = (LISTS / f"{args.prompts}_prompts.txt").read_text().split("\n")[:-1]
     pipe = CogGuidedPipeline.from_pretrained("embedded")
     pipe.set_progress_bar_config(disable=True)
     judge = load_scorer(embedded_path() / "judge", dimension=TARGET)
@@ -76,7 +83,7 @@ def main() -> None:
     print("gain over the mean of the same candidates, and 95 % interval over prompts:")
     for name, (mean, low, high) in result.items():
         print(f"  {name:18s} {mean:+.3f}  [{low:+.3f}, {high:+.3f}]")
-    facts = {"n": args.n, "rounds": args.rounds, "seed": args.seed, "seconds": seconds, "gains": result}
+    facts = {"prompts": args.prompts, "n": args.n, "rounds": args.rounds, "seed": args.seed, "seconds": seconds, "gains": result}
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "result.json").write_text(json.dumps(facts, indent=1) + "\n")
 
