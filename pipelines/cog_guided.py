@@ -34,6 +34,7 @@ class CogGuidedPipeline(DiffusionPipeline):
 
     Make one by `from_pretrained` or `from_pipe`, not by its constructor.
 
+    >>> from cogguided import BestOfN
     >>> pipe = CogGuidedPipeline.from_pretrained("embedded", target="emotional_valence")
     >>> pipe.set_progress_bar_config(disable=True)
     >>> out = pipe("a face", guidance=BestOfN(2), seed=0, num_inference_steps=2)
