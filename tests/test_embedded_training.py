@@ -1,0 +1,90 @@
+"""The scripts that train the embedded model: what they compute must be what the library computes."""
+
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoProcessor
+
+from cogguided.pipelines.embedded import embedded_path
+
+SCRIPTS = Path(__file__).resolve().parent.parent / "examples" / "embedded"
+
+
+@pytest.fixture(autouse=True)
+def _scripts(monkeypatch):
+    denormals = torch.tensor(1e-40) * 1 == 0
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    before = set(sys.modules)
+    yield
+    torch.set_flush_denormal(bool(denormals))
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(SCRIPTS)):
+            del sys.modules[name]
+
+
+def noise(count, size=64):
+    return torch.randint(0, 256, (count, size, size, 3), dtype=torch.uint8, generator=torch.manual_seed(0))
+
+
+def test_patches_are_those_of_the_image_processor():
+    from base_mllm import patches
+
+    pixels = noise(3)
+    pictures = [Image.fromarray(picture.numpy()) for picture in pixels]
+    processor = AutoProcessor.from_pretrained(embedded_path() / "processor").image_processor
+    expected = processor(pictures, return_tensors="pt")["pixel_values"]
+    got = patches((pixels.float() / 255).permute(0, 3, 1, 2)).flatten(0, 1)
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
+
+
+def test_latents_come_back_as_the_best_linear_approximation():
+    from generator import pack, unpack
+    from latents import decode, encode, fit
+
+    # Pictures of few components: flat 8 x 8 blocks, which 48 components hold without loss.
+    pixels = noise(8, 8).repeat_interleave(8, 1).repeat_interleave(8, 2)
+    basis = fit(pixels)
+    latents = encode(basis, pixels)
+    assert latents.shape == (8, 48, 8, 8)
+    real = (pixels.float() / 127.5 - 1).permute(0, 3, 1, 2)
+    torch.testing.assert_close(decode(basis, latents), real, atol=2e-3, rtol=0)
+    assert torch.equal(unpack(pack(latents)), latents)
+
+
+def test_the_flat_convolution_is_the_causal_one_of_a_single_frame():
+    from diffusers.models.autoencoders.autoencoder_kl_qwenimage import QwenImageCausalConv3d
+    from vae import flat_forward
+
+    torch.manual_seed(0)
+    layer = QwenImageCausalConv3d(3, 5, 3, padding=1)
+    frame = torch.randn(2, 3, 1, 9, 9)
+    torch.testing.assert_close(flat_forward(layer, frame), layer(frame), atol=1e-5, rtol=1e-5)
+
+
+def test_halves_share_no_concept_and_span_the_ratings_alike():
+    from data import Concept, halves
+
+    votes = np.random.default_rng(0).integers(1, 60, (200, 3))
+    rated = [Concept(chr(1000 + i), f"c{i}", "x", (), tuple(v)) for i, v in enumerate(votes.tolist())]
+    first, second = halves(rated)
+    assert len(first) == len(second) == 100
+    assert not {c.char for c in first} & {c.char for c in second}
+    means = [np.mean([c.valence for c in half]) for half in (first, second)]
+    assert abs(means[0] - means[1]) < 0.05
+
+
+def test_captions_leave_something_open_in_a_third():
+    from captions import caption
+    from data import Concept
+
+    cry = Concept("x", "crying cat", "Smileys & Emotion", ("cry", "sad", "tear"), None)
+    rng = random.Random(0)
+    drawn = [caption(rng, cry, 0).lower() for _ in range(600)]
+    named = sum("crying cat" in text for text in drawn) / len(drawn)
+    assert 0.5 < named < 0.75
+    assert {"a cat", "cat", "sad cat"} <= set(drawn)
