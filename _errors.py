@@ -77,7 +77,7 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownNameEr
 def missing_extra(package: str, extra: str) -> MissingExtraError:
     """Build the error for an optional dependency that is not installed.
 
-    >>> print(missing_extra("scipy", "benchmarks"))
-    'scipy' is not installed; type: pip install "cogguided[benchmarks]"
+    >>> print(missing_extra("scipy", "embedded"))
+    'scipy' is not installed; type: pip install "cogguided[embedded]"
     """
     return MissingExtraError(f"'{package}' is not installed; type: pip install \"cogguided[{extra}]\"")

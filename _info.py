@@ -12,7 +12,6 @@ from . import __version__
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "peft", "open_clip_torch", "pillow")
 EXTRAS = {
     "xformers": "memory-efficient attention on older GPUs",
-    "benchmarks": "running the scripts in benchmarks/",
     "embedded": "training the embedded model again",
     "test": "running the tests",
     "dev": "working on the code: tests, ruff, mypy",
@@ -35,8 +34,8 @@ def installed(package: str) -> str | None:
 def extra_packages(extra: str) -> list[str]:
     """Return the packages that an extra brings, by the metadata of the installed cogguided.
 
-    >>> extra_packages("benchmarks")
-    ['scipy']
+    >>> extra_packages("embedded")
+    ['resvg_py', 'scipy']
     """
     found = []
     for requirement in requires("cogguided") or ():

@@ -256,7 +256,7 @@ def test_info():
     assert cogguided.__version__ in done.stdout
     assert "cpu" in done.stdout
     facts = json.loads(call("info", "--json").stdout)
-    assert facts["extras"]["benchmarks"]["packages"].keys() == {"scipy"}
+    assert facts["extras"]["embedded"]["packages"].keys() == {"resvg_py", "scipy"}
     assert facts["packages"]["torch"]
 
 

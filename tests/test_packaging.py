@@ -121,7 +121,7 @@ def test_public_names_are_the_same_for_type_checkers():
 def test_extras_are_complete_and_have_no_upper_pins():
     project = PYPROJECT["project"]
     extras = project["optional-dependencies"]
-    assert {"xformers", "benchmarks", "embedded", "test", "dev"} <= set(extras)
+    assert {"xformers", "embedded", "test", "dev"} <= set(extras)
     for requirement in [*project["dependencies"], *(r for rs in extras.values() for r in rs)]:
         assert not re.search(r"<|==|~=", requirement.partition(";")[0]), requirement
 

@@ -95,6 +95,14 @@ def test_valence_agrees_with_what_anyone_would_say(pipe, valence):
     assert both[:4].mean() - both[4:].mean() > 0.5
 
 
+def test_all_dimensions_at_once_equal_four_single_calls(pipe, valence):
+    images = draw(pipe, ["a face", "a heart", "pizza"], 5)
+    for name, scores in valence.score_all(images).items():
+        single = valence.with_dimension(name)
+        gap = (scores.values - single(images).values).abs().max()
+        assert gap <= 1e-4 * (single.high - single.low)
+
+
 def test_facts_tell_human_ratings_from_proxies():
     infos = {info.name: info for info in list_scorers()}
     assert infos["emotional_valence"].grounding == "human"
