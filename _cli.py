@@ -6,23 +6,20 @@ Exit codes: 0 done, 1 an error (one line, in red), 2 wrong usage, 130 interrupte
 from __future__ import annotations
 
 import csv
-import functools
 import logging
 import sys
 import time
-from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
 from . import __version__
-from ._errors import CogGuidedError, GenerationError, RecordError
+from ._console import Debug, err, friendly, out
+from ._errors import GenerationError, RecordError
 from ._options import read_dtype, read_images, read_prompts, read_size, read_values, silence_libraries
 
 if TYPE_CHECKING:
@@ -35,9 +32,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Steer any diffusers text-to-image pipeline by what its images make people feel.",
 )
-out, err = Console(), Console(stderr=True)
-debug = False
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Format(str, Enum):
@@ -46,25 +40,6 @@ class Format(str, Enum):
     table = "table"
     json = "json"
     csv = "csv"
-
-
-def friendly(command: F) -> F:
-    """Turn a deliberate error into one red line and exit code 1, Ctrl-C into 130."""
-
-    @functools.wraps(command)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return command(*args, **kwargs)
-        except KeyboardInterrupt:
-            err.print("interrupted: nothing was made", style="yellow")
-            raise typer.Exit(130) from None
-        except (CogGuidedError, OSError) as error:
-            if debug:
-                raise
-            err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
-            raise typer.Exit(1) from None
-
-    return run  # type: ignore[return-value]
 
 
 def show_version(wanted: bool) -> None:
@@ -80,8 +55,7 @@ def options(
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    global debug
-    debug = show_debug
+    Debug.on = show_debug
     logging.basicConfig(format="note: %(message)s", level=logging.WARNING)
 
 

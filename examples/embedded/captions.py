@@ -76,6 +76,19 @@ def mood_words(concept: Concept) -> list[str]:
     return [word for word in concept.keywords if word in MOODS]
 
 
+def families(chosen: list[Concept]) -> dict[str, list[int]]:
+    """Every open prompt, with or without a mood ("face", "happy face", "animal"), and the concepts it stands for."""
+    found: dict[str, list[int]] = {}
+    for index, concept in enumerate(chosen):
+        heads = set(open_words(concept))
+        for head in heads:
+            found.setdefault(head, []).append(index)
+        for head in heads & {"face", "cat", "smiley"}:
+            for mood in mood_words(concept):
+                found.setdefault(f"{mood} {head}", []).append(index)
+    return {text: members for text, members in found.items() if len(members) > 1}
+
+
 def partial(rng: random.Random, concept: Concept) -> str:
     """A caption that leaves something open: a family, a mood and a family, or keywords alone."""
     heads = open_words(concept)
@@ -95,7 +108,11 @@ def caption(rng: random.Random, concept: Concept, style: int) -> str:
     """One caption for training: mostly the name, one in three left open; the style is named one time in
     five.
     """
-    text = partial(rng, concept) if rng.random() < 0.36 else concept.name
+    return dressed(rng, partial(rng, concept) if rng.random() < 0.36 else concept.name, style)
+
+
+def dressed(rng: random.Random, text: str, style: int) -> str:
+    """The words of a caption as people would type them: at times with a style, an article, a capital."""
     if rng.random() < 0.2:
         text = f"{STYLE_WORDS[STYLES[style]]} {text}"
     if rng.random() < 0.3:
