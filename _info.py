@@ -11,6 +11,7 @@ from . import __version__
 
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "peft", "open_clip_torch", "pillow")
 EXTRAS = {
+    "bench": "ratings from the Hub and from parquet",
     "xformers": "memory-efficient attention on older GPUs",
     "embedded": "training the embedded model again",
     "test": "running the tests",
