@@ -88,3 +88,38 @@ def test_captions_leave_something_open_in_a_third():
     named = sum("crying cat" in text for text in drawn) / len(drawn)
     assert 0.5 < named < 0.75
     assert {"a cat", "cat", "sad cat"} <= set(drawn)
+
+
+def test_ratings_spread_by_words_and_look_at_no_rating_of_the_rest():
+    from dataclasses import replace
+
+    from data import Concept, spread
+
+    rng = np.random.default_rng(0)
+    votes = {"sad": (80, 15, 5), "happy": (5, 15, 80)}
+    rated = [
+        Concept(chr(1000 + i), f"thing {i}", "x", (word, str(rng.integers(4))), votes[word])
+        for i, word in enumerate(["sad", "happy"] * 20)
+    ]
+    new = [Concept("a", "tear", "x", ("sad",), (0, 0, 99)), Concept("b", "joy", "x", ("happy",), (99, 0, 0))]
+    low, high = spread(rated, new)
+    assert low < -1 < 1 < high
+    np.testing.assert_array_equal(spread(rated, [replace(c, votes=None) for c in new]), (low, high))
+
+
+def test_an_open_word_stands_for_its_whole_family():
+    from data import Concept
+    from generator import Draws
+
+    cats = [
+        Concept(chr(i), name, "Smileys & Emotion", ("cat",), None)
+        for i, name in enumerate(("grinning cat", "crying cat", "weary cat"))
+    ]
+    chosen = [*cats, Concept("x", "cat", "Animals & Nature", ("pet",), None)]
+    draws = Draws(chosen, np.arange(4), np.zeros(4, int))
+    rows, prompts = draws(4000)
+    texts = np.array([text.lower() for text in prompts])
+    shown = rows[np.isin(texts, ("cat", "a cat"))]
+    shares = np.bincount(shown, minlength=4) / len(shown)
+    assert 0.07 < shares[3] < shares[:3].min()  # smileys are drawn more often than a plain animal
+    assert np.mean(texts == " ") == pytest.approx(0.1, abs=0.02)

@@ -1,7 +1,8 @@
 """Align the base MLLM with what people feel: LoRA on human valence ratings of one half of the concepts.
 
 The adapter `aligned` learns one half of the ratings, `judge` the other: what the first chooses, the second
-can judge. For aesthetics, funniness and memorability there are no free human ratings of these pictures; the
+can judge. Pictures that its half does not rate are taught what their names and keywords suggest by that half alone
+(`data.spread`), so neither adapter ever learns from a rating of the other's. For aesthetics, funniness and memorability there are no free human ratings of these pictures; the
 adapter learns documented proxies in their place, and says so in its facts.
 """
 
@@ -13,10 +14,10 @@ import random
 
 import numpy as np
 import torch
-from base_mllm import IMAGE_TOKENS, PATCH, SIZE, Chats, answer_loss, patches, placed
+from base_mllm import IMAGE_TOKENS, PATCH, SIZE, Chats, answer_loss, known, patches, placed
 from clip import disturb
 from common import CACHE, WEIGHTS, train
-from data import Concept, concepts, fetch, halves, has_picture, pictures, rated, uncertainty, world
+from data import Concept, concepts, fetch, halves, has_picture, pictures, rated, spread, uncertainty, world
 from peft import LoraConfig, get_peft_model
 from scipy.stats import rankdata, spearmanr
 from torch import Tensor
@@ -37,6 +38,7 @@ FUNNY = frozenset(
 AMUSING = frozenset(
     ["grin", "wink", "tongue", "playful", "party", "crazy", "tears", "joy", "prank", "weird", "goblin", "monkey", "nerd", "cowboy", "poop"]
 )
+SUGGESTED_STD = 0.4  # how firmly a suggested valence is taught
 LORA = r".*language_model.*(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
 
@@ -100,15 +102,20 @@ def glances(model: Qwen2_5_VLForConditionalGeneration, images: Tensor, times: in
 class Answers:
     """Draws questions and answers about pictures."""
 
-    def __init__(self, chosen: list[Concept], concept: np.ndarray, images: Tensor, chats: Chats) -> None:
+    def __init__(
+        self, chosen: list[Concept], own: int, concept: np.ndarray, images: Tensor, chats: Chats
+    ) -> None:
+        """The first `own` concepts are taught their ratings, the rest what those suggest for them."""
         self.chosen, self.concept, self.chats, self.rng = chosen, concept, chats, random.Random(0)
+        self.valence = [(about.valence, uncertainty(about)) for about in chosen[:own]]
+        self.valence += [(value, SUGGESTED_STD) for value in spread(chosen[:own], chosen[own:]).tolist()]
         self.proxies = {"aesthetics": colourfulness(images), "memorability": distinctness(images, concept)}
 
     def turn(self, row: int, name: str) -> tuple[str, str]:
         about = self.chosen[self.concept[row]]
         if name == "emotional_valence":
             # The answer is drawn from what the counts leave open, so rarely rated pictures teach less firmly.
-            value = self.rng.gauss(about.valence, uncertainty(about))
+            value = self.rng.gauss(*self.valence[self.concept[row]])
         elif name == "funniness":
             value = self.rng.gauss(amusement(about), 0.3)
         else:
@@ -130,7 +137,7 @@ def main() -> None:
     everything = [c for c in concepts(CACHE) if has_picture(CACHE, c.char)]
     first, second = halves(rated(everything))
     mine, others = (first, second) if args.which == "aligned" else (second, first)
-    chosen = mine + [c for c in world(everything) if c not in mine]
+    chosen = mine + [c for c in known(everything) if c not in mine]
     data = pictures(CACHE, chosen, SIZE)
     images = (torch.from_numpy(data["pixels"]).float() / 255).permute(0, 3, 1, 2)
     tokenizer = AutoTokenizer.from_pretrained(WEIGHTS / "tokenizer")
@@ -150,14 +157,16 @@ def main() -> None:
         trainable_token_indices={"embed_tokens": told},
     )
     model = get_peft_model(base, lora)
-    answers = Answers(chosen, data["concept"], images, Chats(tokenizer))
+    answers = Answers(chosen, len(mine), data["concept"], images, Chats(tokenizer))
     rng = answers.rng
     rows_rated = [i for i, c in enumerate(data["concept"]) if c < len(mine)]
+    rows_suggested = [i for i, c in enumerate(data["concept"]) if c >= len(mine)]
     chance = [min(chosen[data["concept"][i]].count, 200) ** 0.5 for i in rows_rated]
     proxies = ("aesthetics", "funniness", "memorability") if args.which == "aligned" else ()
 
     def loss(step: int) -> Tensor:
-        rows = rng.choices(rows_rated, chance, k=args.batch - len(proxies) * (args.batch // 8))
+        count = args.batch - len(proxies) * (args.batch // 8)
+        rows = rng.choices(rows_rated, chance, k=count // 2) + rng.choices(rows_suggested, k=count - count // 2)
         turns = [answers.turn(row, "emotional_valence") for row in rows]
         for name in proxies:
             more = [rng.randrange(len(images)) for _ in range(args.batch // 8)]

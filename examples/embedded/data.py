@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -218,6 +219,43 @@ def halves(ratings: list[Concept]) -> tuple[list[Concept], list[Concept]]:
     first = [c for i, c in enumerate(ordered) if i % 4 in (0, 3)]
     second = [c for i, c in enumerate(ordered) if i % 4 in (1, 2)]
     return first, second
+
+
+def spread(ratings: list[Concept], to: list[Concept]) -> np.ndarray:
+    """Valence that the human ratings of some concepts suggest for others, (len(to),), by what Unicode says of them.
+
+    Ridge regression on the words of names and keywords, each rating weighted by its certainty; how strongly to shrink
+    is chosen by leave-one-out error among `ratings`, so nothing but them is looked at.
+    """
+    uses = Counter(word for about in {*ratings, *to} for word in _words(about))
+    column = {word: i for i, word in enumerate(sorted(word for word, n in uses.items() if n > 1))}
+    known, asked = (_bags(group, column, uses) for group in (ratings, to))
+    truth = np.array([about.valence for about in ratings])
+    weight = np.array([1 / (uncertainty(about) ** 2 + 0.5) for about in ratings])
+    mean = np.average(truth, weights=weight)
+    root = weight[:, None] ** 0.5
+    best = None
+    for shrink in np.geomspace(0.1, 30, 12):
+        gram = (root * known) @ (root * known).T
+        inverse = np.linalg.inv(gram + shrink * np.eye(len(gram)))
+        solved = inverse @ (root[:, 0] * (truth - mean))
+        error = np.sum((solved / np.diag(inverse)) ** 2)  # leave-one-out residuals, weighted
+        if best is None or error < best[0]:
+            best = error, mean + asked @ ((root * known).T @ solved)
+    return best[1]
+
+
+def _words(about: Concept) -> set[str]:
+    return {word for text in (*about.keywords, about.name) for word in text.split()} | {"group " + about.group}
+
+
+def _bags(group: list[Concept], column: dict[str, int], uses: Counter) -> np.ndarray:
+    bags = np.zeros((len(group), len(column)))
+    for row, about in zip(bags, group, strict=True):
+        for word in _words(about) & column.keys():
+            row[column[word]] = uses[word] ** -0.25
+        row /= max(np.linalg.norm(row), 1e-9)
+    return bags
 
 
 def pictures(cache: Path, chosen: list[Concept], size: int, styles: tuple[str, ...] = STYLES) -> dict:
