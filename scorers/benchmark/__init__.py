@@ -3,5 +3,22 @@
 from __future__ import annotations
 
 from .data import Rating, pick_stratified, read_ratings
+from .metrics import METRICS, Estimate, Judged, compare, evaluate, judged
+from .references import COGIP_TRAIN, REFERENCES, TrainFigures, reference, train_figures
 
-__all__ = ["Rating", "pick_stratified", "read_ratings"]
+__all__ = [
+    "COGIP_TRAIN",
+    "METRICS",
+    "REFERENCES",
+    "Estimate",
+    "Judged",
+    "Rating",
+    "TrainFigures",
+    "compare",
+    "evaluate",
+    "judged",
+    "pick_stratified",
+    "read_ratings",
+    "reference",
+    "train_figures",
+]
