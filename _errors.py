@@ -9,7 +9,8 @@
     ├── ModelError          a model or checkpoint that does not fit               (also a ValueError)
     ├── MissingExtraError   an optional dependency is absent; names the extra     (also an ImportError)
     ├── RecordError         a saved record or folder that cannot be read          (also a ValueError)
-    └── GenerationError     nothing could be made or chosen                       (also a RuntimeError)
+    ├── GenerationError     nothing could be made or chosen                       (also a RuntimeError)
+    └── TrainingError       training cannot go on                                 (also a RuntimeError)
 
 Catch ``CogGuidedError`` for all of them, or the built-in class beside it.
 """
@@ -55,6 +56,10 @@ class GenerationError(CogGuidedError, RuntimeError):
     def __init__(self, message: str, output: Any = None) -> None:
         super().__init__(message)
         self.output = output
+
+
+class TrainingError(CogGuidedError, RuntimeError):
+    """Training cannot go on; the message says what to try."""
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownNameError:

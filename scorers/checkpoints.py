@@ -6,7 +6,7 @@ import json
 import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from huggingface_hub import snapshot_download
@@ -69,6 +69,27 @@ class ScorerFacts:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(f"{path}: {type(error).__name__}: {error}") from error
 
+    def write(self, folder: Path) -> None:
+        """Write the facts into a folder, every question in full.
+
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     ScorerFacts(name="mine").write(Path(folder))
+        ...     ScorerFacts.read(Path(folder)) == ScorerFacts(name="mine")
+        True
+        """
+        facts: dict[str, Any] = {
+            "name": self.name,
+            "description": self.description,
+            "licence": self.licence,
+            "dimensions": list(self.dimensions),
+            "grounding": self.grounding,
+            "questions": {name: dim.question for name, dim in self.dimensions.items()},
+        }
+        if self.system_prompt is not None:
+            facts["system_prompt"] = self.system_prompt
+        (folder / FACTS_FILE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
 
 def load_checkpoint(
     model: str | Path,
@@ -89,21 +110,28 @@ def load_checkpoint(
     Executed examples are in ``tests/scorers/test_checkpoints.py``.
     """
     if adapter is None and (Path(model) / "adapter_config.json").is_file():
-        model, adapter = _base_of(Path(model)), model
+        model, adapter = base_of(Path(model)), model
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     kind = dtype or (torch.float32 if place.type == "cpu" else torch.bfloat16)
-    loaded = _load_model(model, kind, trust_remote_code)
+    loaded = load_model(model, kind, trust_remote_code)
     homes = [Path(model)]
     if adapter is not None:
-        homes.insert(0, _local_adapter(adapter))
+        homes.insert(0, local_adapter(adapter))
         loaded = _merge_adapter(loaded, homes[0])
-    processor = _load_processor(homes, str(model), trust_remote_code)
+    processor = load_processor(homes, str(model), trust_remote_code)
     facts = ScorerFacts.read(next((home for home in homes if (home / FACTS_FILE).is_file()), homes[0]))
     ready: Any = loaded.eval().requires_grad_(False)
     return ready.to(place), processor, facts
 
 
-def _base_of(adapter: Path) -> str | Path:
+def base_of(adapter: Path) -> str | Path:
+    """Folder or hub name of the model that an adapter folder belongs to.
+
+    Raises:
+        ModelError: it names none, or a folder that is not there.
+
+    Executed examples are in ``tests/scorers/test_checkpoints.py``.
+    """
     config: dict[str, Any] = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     base = str(config.get("base_model_name_or_path") or "")
     if not base:
@@ -118,7 +146,22 @@ def _base_of(adapter: Path) -> str | Path:
     return base
 
 
-def _load_model(model: str | Path, dtype: torch.dtype, trust_remote_code: bool) -> PreTrainedModel:
+def load_model(
+    model: str | Path,
+    dtype: torch.dtype | Literal["auto"],
+    trust_remote_code: bool = False,
+    quantization: object = None,
+) -> PreTrainedModel:
+    """Load an image-text-to-text model from safetensors; `quantization` is a transformers config, or None.
+
+    Raises:
+        ModelError: nothing there, another kind of model, no safetensors, or weights that are missing.
+
+    Executed examples are in ``tests/scorers/test_checkpoints.py``.
+    """
+    extra: dict[str, Any] = {}
+    if quantization is not None:
+        extra = {"quantization_config": quantization, "device_map": {"": torch.cuda.current_device()}}
     try:
         answer: Any = AutoModelForImageTextToText.from_pretrained(
             model,
@@ -126,6 +169,7 @@ def _load_model(model: str | Path, dtype: torch.dtype, trust_remote_code: bool) 
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
+            **extra,
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ModelError(
@@ -139,7 +183,14 @@ def _load_model(model: str | Path, dtype: torch.dtype, trust_remote_code: bool) 
     return loaded
 
 
-def _local_adapter(adapter: str | Path) -> Path:
+def local_adapter(adapter: str | Path) -> Path:
+    """Folder of an adapter, fetched from the hub if need be.
+
+    Raises:
+        ModelError: nothing there, or no safetensors.
+
+    Executed examples are in ``tests/scorers/test_checkpoints.py``.
+    """
     if Path(adapter).is_dir():
         folder = Path(adapter)
     else:
@@ -170,7 +221,14 @@ def _merge_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     return merged
 
 
-def _load_processor(homes: list[Path], hub_name: str, trust_remote_code: bool) -> ProcessorMixin:
+def load_processor(homes: list[Path], hub_name: str, trust_remote_code: bool = False) -> ProcessorMixin:
+    """Load the processor from the first folder that has one, else from the hub.
+
+    Raises:
+        ModelError: none that can be used, or one without a chat template.
+
+    Executed examples are in ``tests/scorers/test_checkpoints.py``.
+    """
     named = ("processor_config.json", "preprocessor_config.json")
     home = next((home for home in homes if any((home / name).is_file() for name in named)), None)
     try:

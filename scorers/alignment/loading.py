@@ -1,0 +1,231 @@
+"""Load what is to be trained: the base model, opened where the settings say, or an adapter to go on with."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, ProcessorMixin
+
+from ..._errors import InputError, ModelError, missing_extra
+from ..checkpoints import ScorerFacts, base_of, load_model, load_processor, local_adapter
+from ..mllm import MLLMScorer
+from ..registry import EMBEDDED
+from .config import AlignmentConfig
+from .data import Collator
+from .parts import Parts, find_parts, make_trainable, quiet_peft
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A model in training with all that belongs to it.
+
+    Attributes:
+        model: the model, or a peft model on it.
+        processor: the model's.
+        facts: dimensions, with the questions that are trained and asked.
+        base: folder or hub name of the base, as an adapter is to name it.
+        parts: names of the model's parts.
+        model_type: the kind of model, as in its config.
+    """
+
+    model: Any
+    processor: ProcessorMixin
+    facts: ScorerFacts
+    base: str
+    parts: Parts
+    model_type: str
+
+    @property
+    def plain(self) -> PreTrainedModel:
+        """The transformers model, with whatever is injected into it."""
+        plain: PreTrainedModel = (
+            self.model if isinstance(self.model, PreTrainedModel) else self.model.get_base_model()
+        )
+        return plain
+
+    def scorer(self, batch_size: int = 16) -> MLLMScorer:
+        """The model as it is now, as a scorer that shares its weights."""
+        first = next(iter(self.facts.dimensions))
+        return MLLMScorer.from_loaded(
+            self.plain, self.processor, self.facts, first, batch_size=batch_size, min_mass=0.0
+        )
+
+
+def load_for_training(
+    model: str | Path,
+    config: AlignmentConfig,
+    dimensions: Collection[str],
+    name: str,
+    adapter: str | Path | None = None,
+    trust_remote_code: bool = False,
+) -> Loaded:
+    """Load a model and open what the settings name for training.
+
+    Args:
+        model: "embedded" (the small base that comes with the package), a folder, or a hub name.
+        config: what trains, and in which precision.
+        dimensions: those that are taught.
+        name: of the scorer to be.
+        adapter: an adapter to go on with, which then says what trains.
+        trust_remote_code: run code that comes with the model.
+
+    Raises:
+        ModelError: the model cannot be loaded, or not be adapted as the settings ask.
+        InputError: a dimension that the model does not have.
+        MissingExtraError: bitsandbytes, for weights of 8 or 4 bits.
+
+    Executed in ``tests/scorers/alignment/test_loading.py``.
+    """
+    embedded = model == "embedded"
+    base = EMBEDDED / "text_encoder" if embedded else model
+    if Path(base).is_dir() and (Path(base) / "adapter_config.json").is_file():
+        if adapter is not None:
+            raise InputError(f"{base} is an adapter: name its base as the model, or leave adapter out")
+        base, adapter = base_of(Path(base)), base
+    homes = [EMBEDDED / "processor" if embedded else Path(base)]
+    facts_home = EMBEDDED / "aligned" if embedded else Path(base)
+    if adapter is not None:
+        home = local_adapter(adapter)
+        homes.insert(0, home)
+        facts_home = home if (home / "cogguided_scorer.json").is_file() else facts_home
+    processor = load_processor(homes, str(base), trust_remote_code)
+    limit_pixels(processor, config.pixels)
+    facts = taught(ScorerFacts.read(facts_home), name, dimensions, only=embedded and adapter is None)
+    plain = load_model(base, training_dtype(config), trust_remote_code, quantization(config))
+    parts = find_parts(plain)
+    model_type = str(plain.config.model_type)
+    opened: Any
+    if adapter is None:
+        tokens: set[int] = set()
+        if config.answer_tokens:
+            collator = Collator(processor, facts, config, 0.0)
+            tokens = {collator.end}.union(*(collator.space(name).tokens for name in dimensions))
+        opened = make_trainable(plain, config, parts, sorted(tokens))
+    else:
+        opened = open_adapter(plain, homes[0])
+    where = str(Path(base).resolve()) if Path(base).is_dir() else str(base)
+    return Loaded(opened, processor, facts, where, parts, model_type)
+
+
+def open_adapter(model: PreTrainedModel, adapter: Path) -> Any:
+    """Put an adapter on its base to train on.
+
+    Raises:
+        ModelError: it does not fit.
+
+    Executed in ``tests/scorers/alignment/test_loading.py``.
+    """
+    from peft import PeftModel
+
+    model.requires_grad_(False)
+    try:
+        with quiet_peft():
+            opened = PeftModel.from_pretrained(model, str(adapter), is_trainable=True)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelError(
+            f"{adapter}: does not fit its base model ({type(error).__name__}: {error})"
+        ) from error
+    for parameter in opened.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return opened
+
+
+def taught(facts: ScorerFacts, name: str, dimensions: Collection[str], only: bool = False) -> ScorerFacts:
+    """Facts of the scorer to be: what is taught is grounded in human ratings; the licence is yours to add.
+
+    Raises:
+        InputError: a dimension that the model does not have.
+
+    >>> taught(ScorerFacts(), "mine", ["memorability"], only=True).grounding
+    {'memorability': 'human'}
+    """
+    unknown = sorted(set(dimensions) - set(facts.dimensions))
+    if unknown:
+        raise InputError(
+            f"the model has no dimension {', '.join(unknown)}; it has {', '.join(facts.dimensions)}"
+        )
+    kept = {key: dim for key, dim in facts.dimensions.items() if not only or key in dimensions}
+    grounding = {key: value for key, value in facts.grounding.items() if key in kept and not only}
+    return replace(
+        facts,
+        name=name,
+        description="",
+        licence="",
+        dimensions=kept,
+        grounding={**grounding, **dict.fromkeys(dimensions, "human")},
+    )
+
+
+def training_dtype(config: AlignmentConfig) -> torch.dtype:
+    """Type that frozen weights are loaded in: that of computing; float32 where the weights themselves train.
+
+    >>> training_dtype(AlignmentConfig(precision="bfloat16"))
+    torch.bfloat16
+    """
+    names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    return names[precision(config)] if config.makes_adapter else torch.float32
+
+
+def precision(config: AlignmentConfig) -> str:
+    """Name of the type to compute in, with None filled in for what is here.
+
+    >>> precision(AlignmentConfig(precision="float16"))
+    'float16'
+    """
+    if config.precision is not None:
+        return config.precision
+    if not torch.cuda.is_available():
+        return "float32"
+    return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+
+
+def quantization(config: AlignmentConfig) -> object:
+    """Settings for weights of 8 or 4 bits (NF4), or None.
+
+    Raises:
+        MissingExtraError: bitsandbytes is not installed.
+        InputError: there is no GPU.
+
+    >>> quantization(AlignmentConfig()) is None
+    True
+    """
+    if config.bits is None:
+        return None
+    from importlib.util import find_spec
+
+    from transformers import BitsAndBytesConfig
+
+    if find_spec("bitsandbytes") is None:
+        raise missing_extra("bitsandbytes", "quantized")
+    if not torch.cuda.is_available():
+        raise InputError(f"bits={config.bits} needs a CUDA GPU, and none is here")
+    # What trains in full is copied from the loaded weights, so it must be loaded as it is.
+    skipped = ["lm_head", *(["visual", "vision_tower", "vision_model"] if config.vision == "full" else [])]
+    skipped += ["multi_modal_projector", "connector", "merger"] if config.projector == "full" else []
+    return BitsAndBytesConfig(
+        load_in_8bit=config.bits == 8,
+        load_in_4bit=config.bits == 4,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=training_dtype(config),
+        llm_int8_skip_modules=skipped,
+    )
+
+
+def limit_pixels(processor: ProcessorMixin, pixels: tuple[int, int] | None) -> None:
+    """Keep images between a fewest and a most number of pixels, within the processor's own limits.
+
+    Only processors that count pixels (Qwen) are changed; others resize as they are made to.
+
+    Executed in ``tests/scorers/alignment/test_loading.py``.
+    """
+    images: Any = processor.image_processor
+    size = dict(images.size or {})
+    if pixels is None or not type(images).__name__.startswith("Qwen"):
+        return
+    most = min(size["longest_edge"], pixels[1])
+    images.size = {"shortest_edge": min(max(size["shortest_edge"], pixels[0]), most), "longest_edge": most}

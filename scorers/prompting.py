@@ -1,0 +1,73 @@
+"""The one way to ask a model about a picture, in scoring and training: first the image, then the question."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import PreTrainedModel, ProcessorMixin
+
+from .branching import Inputs
+
+
+def chat(image: object, question: str, system_prompt: str | None = None) -> list[dict[str, Any]]:
+    """Write one question about one image as chat messages.
+
+    >>> [part["type"] for part in chat("a.png", "memorability?")[-1]["content"]]
+    ['image', 'text']
+    """
+    before = (
+        [{"role": "system", "content": [{"type": "text", "text": system_prompt}]}] if system_prompt else []
+    )
+    asked = [{"type": "image", "image": image}, {"type": "text", "text": question}]
+    return [*before, {"role": "user", "content": asked}]
+
+
+def build_prompts(
+    processor: ProcessorMixin,
+    pictures: Sequence[Image.Image],
+    questions: Sequence[str],
+    system_prompt: str | None = None,
+) -> Inputs:
+    """Run the processor over B pictures, one question each: image, question and the start of the answer.
+
+    Returns:
+        the model's inputs; prompts are padded on the right to ``input_ids`` (B, L).
+
+    Executed with every family's processor in ``tests/scorers/test_mllm.py``.
+    """
+    template: Any = processor.apply_chat_template
+    out: Any = template(
+        [chat(picture, text, system_prompt) for picture, text in zip(pictures, questions, strict=True)],
+        tokenize=True,
+        add_generation_prompt=True,
+        return_dict=True,
+        processor_kwargs={"padding": True, "padding_side": "right", "return_tensors": "pt"},
+    )
+    return {key: torch.as_tensor(value) for key, value in out.items()}
+
+
+def stop_tokens(model: PreTrainedModel, processor: ProcessorMixin) -> frozenset[int]:
+    """Tokens that end a model's answer: those of its generation config, and the tokenizer's end of text.
+
+    Executed with every family's model in ``tests/scorers/test_mllm.py``.
+    """
+    config = model.generation_config
+    stop = config.eos_token_id if config is not None and config.eos_token_id is not None else []
+    tokenizer: Any = processor.tokenizer
+    return frozenset([*(stop if isinstance(stop, list) else [stop]), tokenizer.eos_token_id])
+
+
+def end_token(processor: ProcessorMixin) -> int:
+    """Token that the chat template puts behind an answer, or the tokenizer's end of text where it puts none.
+
+    An executed example is in ``tests/scorers/alignment/test_data.py``.
+    """
+    answer = "medium 5.577"
+    said = [*chat("", "?"), {"role": "assistant", "content": [{"type": "text", "text": answer}]}]
+    text: Any = processor.apply_chat_template(said, tokenize=False)
+    tokenizer: Any = processor.tokenizer
+    rest = tokenizer(text.rpartition(answer)[2].lstrip(" "), add_special_tokens=False)["input_ids"]
+    return int(rest[0] if rest and rest[0] in tokenizer.all_special_ids else tokenizer.eos_token_id)
