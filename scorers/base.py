@@ -218,6 +218,20 @@ class DimensionScorer(Scorer, Protocol):
         ...
 
 
+@runtime_checkable
+class ReadoutScorer(DimensionScorer, Protocol):
+    """A scorer of dimensions whose model can be read in several ways."""
+
+    def score_readouts(
+        self,
+        images: ImageInput,
+        dimensions: Sequence[str] | None = None,
+        readouts: Sequence[str] = ("expected", "greedy"),
+    ) -> dict[str, dict[str, Scores]]:
+        """Score the images by several read-outs at once: scores by read-out, then by dimension."""
+        ...
+
+
 def check_prompts(prompts: Sequence[str] | None, num_images: int, scorer: str) -> list[str]:
     """Return the prompts of a scorer that needs them, one per image.
 

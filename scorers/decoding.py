@@ -126,20 +126,23 @@ def read_greedy(
 ) -> list[dict[str, list[int]]]:
     """Answer every question of every row with the likeliest next token, up to a stop token (left out).
 
+    Other questions may have been asked of the same branches before.
+
     An executed example is in ``tests/scorers/test_decoding.py``.
     """
+    base = branches.num_slots
     tokens: list[int] = []
     parents: list[int] = []
     ends: list[int] = []
     for question in questions.values():
         for offset, token in enumerate(question):
-            parents.append(len(tokens) - 1 if offset else -1)
+            parents.append(base + len(tokens) - 1 if offset else -1)
             tokens.append(token)
         ends.append(len(tokens) - 1)
     logits = branches.extend([tokens] * num_rows, [parents] * num_rows, ends)
     answers: list[list[list[int]]] = [[[] for _ in questions] for _ in range(num_rows)]
     done = [[False] * len(questions) for _ in range(num_rows)]
-    slots = [list(ends) for _ in range(num_rows)]
+    slots = [[base + end for end in ends] for _ in range(num_rows)]
     for _ in range(max_new_tokens):
         # one node a question and step; a finished one repeats a token that nobody reads
         chosen: list[list[int]] = logits.argmax(dim=-1).tolist()

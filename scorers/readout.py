@@ -1,4 +1,4 @@
-"""From next-token distributions to a score: the tree of valid answers, its mean, and a strict parser.
+"""From next-token distributions to a score: the tree of valid answers, and its mean.
 
 A valid answer is a label of the dimension, a space, and a number of its range with three decimals
 ("medium 5.577"); label and number need not agree, since the number alone is the score. The *expected*
@@ -15,8 +15,6 @@ a number, that would skew the weights, and the tree is followed to its leaves.
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,6 +24,7 @@ import numpy.typing as npt
 
 from .._errors import ModelError
 from .dimensions import Dimension
+from .parsing import parse_answer as parse_answer
 
 RESOLUTION = 1e-3
 """Branches are followed until their answers lie within this part of the range of their middle."""
@@ -343,49 +342,3 @@ def read_distribution(logprobs: Floats, values: Floats, labels: Ints) -> Reading
     std = float(np.sqrt(weights @ (values - mean) ** 2))
     by_label = np.bincount(labels, weights=weights)
     return Reading(mean, std, mass, int(by_label.argmax()))
-
-
-_MINUS = str.maketrans({"\u2212": "-", "\uff0d": "-", "\u2010": "-", "\u2011": "-", "\ufe63": "-"})
-_NUMBER = r"[-+]?(?:\d+(?:\.\d+)?|\.\d+)"
-_ALONE = re.compile(rf"(?<![\w.,+-])({_NUMBER})(?![\w%])(?![.,]\d)")
-_RANGE = re.compile(
-    rf"[\[(]?\s*{_NUMBER}\s*(?:-|\u2013|\u2014|\.\.\.?|\u2026|,|to|and)\s*{_NUMBER}\s*[\])]?", re.I
-)
-_OUT_OF = re.compile(rf"(?:/|out of)\s*{_NUMBER}", re.I)
-
-
-def parse_answer(text: str, dim: Dimension) -> tuple[float, str | None]:
-    """Read the number, and the label if it is said, from an answer in words.
-
-    Integers, signs (also the Unicode minus) and markdown are read; an echoed range ("0-10", "(0, 3.5)") or
-    scale ("/10") is not the answer. What is left must be one number in the dimension's range.
-
-    Raises:
-        ValueError: why the answer cannot be read: no number, several different ones, or one out of range.
-
-    >>> from .dimensions import dimension
-    >>> parse_answer("high 7", dimension("aesthetics"))
-    (7.0, 'high')
-    >>> parse_answer("On a scale of 0-10: **very low** 2.5/10.", dimension("aesthetics"))
-    (2.5, 'very low')
-    >>> parse_answer("negative \u22121.250", dimension("emotional_valence"))
-    (-1.25, 'negative')
-    """
-    plain = unicodedata.normalize("NFKC", text.translate(_MINUS)).translate(str.maketrans("", "", "*`_\"'"))
-    shown = repr(text if len(text) <= 80 else text[:77] + "...")
-    without_ranges = _OUT_OF.sub(" ", _RANGE.sub(" ", plain))
-    numbers = sorted({float(number) for number in _ALONE.findall(without_ranges)})
-    if not numbers:
-        raise ValueError(f"no number in the answer {shown}")
-    if len(numbers) > 1:
-        raise ValueError(f"several numbers in the answer {shown}")
-    value = numbers[0]
-    if not dim.low <= value <= dim.high:
-        raise ValueError(f"{value:g} is outside {dim.low:g}..{dim.high:g} in the answer {shown}")
-    return value + 0.0, _parse_label(plain, dim)
-
-
-def _parse_label(text: str, dim: Dimension) -> str | None:
-    longest_first = sorted(dim.labels, key=len, reverse=True)
-    said = re.findall(rf"\b(?:{'|'.join(map(re.escape, longest_first))})\b", text.lower())
-    return str(said[0]) if len(set(said)) == 1 else None

@@ -3,7 +3,7 @@ import pytest
 
 from cogguided._errors import ModelError
 from cogguided.scorers import DIMENSIONS, dimension
-from cogguided.scorers.readout import AnswerSearch, answer_tree, parse_answer, read_distribution
+from cogguided.scorers.readout import AnswerSearch, answer_tree, read_distribution
 
 LEAK = 0.995  # each step leaves 0.5 % to what is no valid answer
 
@@ -149,54 +149,3 @@ def test_nothing_captured():
     reading = read_distribution(np.array([-np.inf]), np.array([1.0]), np.array([0]))
     assert np.isnan(reading.mean)
     assert (reading.mass, reading.label) == (0.0, -1)
-
-
-@pytest.mark.parametrize(
-    ("text", "name", "value", "label"),
-    [
-        ("medium 5.577", "aesthetics", 5.577, "medium"),
-        ("very high 10.000", "aesthetics", 10.0, "very high"),
-        ("high 7", "aesthetics", 7.0, "high"),
-        ("10", "funniness", 10.0, None),
-        ("0", "funniness", 0.0, None),
-        (".5", "memorability", 0.5, None),
-        ("Very Low, 1.250.", "aesthetics", 1.25, "very low"),
-        ("**Label:** low\n**Score:** 4.2", "aesthetics", 4.2, "low"),
-        ("On a scale from 0 to 10 I say 6.5", "aesthetics", 6.5, None),
-        ("0-10: high 7.5", "aesthetics", 7.5, "high"),
-        ("(6.5, 8.0, 'high') 7.2", "aesthetics", 7.2, "high"),
-        ("[0.0, 3.5) very low 2", "aesthetics", 2.0, "very low"),
-        ("low 4/10", "aesthetics", 4.0, "low"),
-        ("low 4 out of 10", "aesthetics", 4.0, "low"),
-        ("negative -1.000", "emotional_valence", -1.0, "negative"),
-        ("negative \u22122", "emotional_valence", -2.0, "negative"),
-        ("positive +2.5", "emotional_valence", 2.5, "positive"),
-        ("score:-0.25", "emotional_valence", -0.25, None),
-        ("neutral -0.000", "emotional_valence", 0.0, "neutral"),
-        ("high or very high? 8.1", "aesthetics", 8.1, None),
-        ("7.5 ... yes, 7.5", "aesthetics", 7.5, None),
-    ],
-)
-def test_answers_that_can_be_read(text, name, value, label):
-    assert parse_answer(text, dimension(name)) == (value, label)
-
-
-@pytest.mark.parametrize(
-    ("text", "name", "reason"),
-    [
-        ("", "aesthetics", "no number"),
-        ("beautiful", "aesthetics", "no number"),
-        ("from 0 to 10", "aesthetics", "no number"),
-        ("0-10", "aesthetics", "no number"),
-        ("high 11", "aesthetics", "outside 0..10"),
-        ("low -1.5", "aesthetics", "outside 0..10"),
-        ("57%", "memorability", "no number"),
-        ("v2.5.1", "aesthetics", "no number"),
-        ("5,577", "aesthetics", "no number"),
-        ("between 5.1, perhaps 7.2", "aesthetics", "several numbers"),
-        ("1e5", "aesthetics", "no number"),
-    ],
-)
-def test_answers_that_cannot(text, name, reason):
-    with pytest.raises(ValueError, match=reason):
-        parse_answer(text, dimension(name))
