@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -341,6 +342,27 @@ def _checkpointing(wanted: bool) -> dict[str, Any]:
     return {name: True, f"{name}_kwargs": {"use_reentrant": False}} if wanted else {}
 
 
+@contextmanager
+def flushed_denormals(wanted: bool) -> Iterator[None]:
+    """Take numbers below 1e-38 for 0: as a model grows sure, CPUs would come to compute ten times slower.
+
+    >>> import torch
+    >>> with flushed_denormals(True):
+    ...     (torch.tensor(1e-30) * 1e-10).item()
+    0.0
+    """
+    import torch
+
+    if not wanted:
+        yield
+        return
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
 def _run(
     trainer: Trainer,
     loaded: Loaded,
@@ -353,7 +375,8 @@ def _run(
     if checkpoint is not None:
         state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
         clock.spent = float(state["stateful_callbacks"]["Clock"]["attributes"]["spent"])
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    with flushed_denormals(trainer.args.device.type == "cpu"):
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     seconds = clock.seconds()
     evaluated = trainer.evaluate() if held else {}
     metrics = {name.removeprefix("eval_"): value for name, value in evaluated.items()}
