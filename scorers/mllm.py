@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from PIL import Image
@@ -19,15 +19,17 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
 from .._errors import InputError, ModelError, unknown_name
+from .answers import Answer, from_reading, from_text, to_scores
 from .base import ImageInput, Scores
 from .branching import Branches, Inputs, Reruns, check_branchable, cut_prefix
 from .checkpoints import ScorerFacts, load_checkpoint
 from .decoding import Continuation, read_expected, read_greedy
 from .dimensions import Dimension
 from .images import check_images, load_images
-from .readout import AnswerTree, Reading, answer_tree, parse_answer
+from .prompting import build_prompts, stop_tokens
+from .readout import AnswerTree, answer_tree
 
-Readout = Literal["expected", "greedy"]
+READOUTS = ("expected", "greedy")
 
 MIN_MASS = 0.1
 """Below this probability of valid answers an expected score is not valid."""
@@ -48,26 +50,9 @@ class _Core:
 
     def prepare(self, pictures: Sequence[Image.Image], question: str) -> Inputs:
         """Run the processor: right-padded prompts of image, question and the start of the answer."""
-        system = self.facts.system_prompt
-        before = [{"role": "system", "content": [{"type": "text", "text": system}]}] if system else []
-        chats: Any = [
-            [
-                *before,
-                {
-                    "role": "user",
-                    "content": [{"type": "image", "image": picture}, {"type": "text", "text": question}],
-                },
-            ]
-            for picture in pictures
-        ]
-        out: Any = self.processor.apply_chat_template(
-            chats,
-            tokenize=True,
-            add_generation_prompt=True,
-            return_dict=True,
-            processor_kwargs={"padding": True, "padding_side": "right", "return_tensors": "pt"},
+        tensors = build_prompts(
+            self.processor, pictures, [question] * len(pictures), self.facts.system_prompt
         )
-        tensors = {key: torch.as_tensor(value) for key, value in out.items()}
         place, dtype = self.model.device, self.model.dtype
         return {k: v.to(place, dtype) if v.is_floating_point() else v.to(place) for k, v in tensors.items()}
 
@@ -155,8 +140,8 @@ class MLLMScorer:
     ) -> None:
         if dimension not in core.facts.dimensions:
             raise unknown_name(f"dimension of {core.facts.name}", dimension, core.facts.dimensions)
-        if readout not in ("expected", "greedy"):
-            raise unknown_name("readout", readout, ("expected", "greedy"))
+        if readout not in READOUTS:
+            raise unknown_name("readout", readout, READOUTS)
         if batch_size < 1 or not 0 <= min_mass <= 1:
             raise InputError(
                 f"expected batch_size >= 1 and min_mass in [0, 1], got {batch_size} and {min_mass}"
@@ -200,7 +185,28 @@ class MLLMScorer:
 
         Executed examples are in ``tests/scorers/test_mllm.py``.
         """
-        core = _Core(*load_checkpoint(model, adapter, device, dtype, trust_remote_code))
+        loaded = load_checkpoint(model, adapter, device, dtype, trust_remote_code)
+        return cls.from_loaded(*loaded, dimension, readout, batch_size, min_mass)
+
+    @classmethod
+    def from_loaded(
+        cls,
+        model: PreTrainedModel,
+        processor: ProcessorMixin,
+        facts: ScorerFacts,
+        dimension: str = "emotional_valence",
+        readout: str = "expected",
+        batch_size: int = 16,
+        min_mass: float = MIN_MASS,
+    ) -> MLLMScorer:
+        """Score with a model that is loaded already, such as one in training; its mode is left as it is.
+
+        Raises:
+            InputError: an argument out of range; UnknownNameError for a dimension that `facts` do not have.
+
+        An executed example is in ``tests/scorers/alignment/test_sft.py``.
+        """
+        core = _Core(model, processor, facts)
         scorer = cls(core, dimension, readout, batch_size, min_mass)
         with torch.inference_mode():
             core.split_questions()
@@ -280,16 +286,33 @@ class MLLMScorer:
         Raises:
             InputError: not a batch of images; UnknownNameError for a dimension that the model does not have.
         """
+        return self.score_readouts(images, dimensions, [self.readout])[self.readout]
+
+    def score_readouts(
+        self,
+        images: ImageInput,
+        dimensions: Sequence[str] | None = None,
+        readouts: Sequence[str] = READOUTS,
+    ) -> dict[str, dict[str, Scores]]:
+        """Score B images by several read-outs, all on one pass over the image; scores by read-out, dimension.
+
+        Raises:
+            InputError: not a batch of images; UnknownNameError for an unknown dimension or read-out.
+        """
         check_images(images)
         names = list(dict.fromkeys(self.dimensions if dimensions is None else dimensions))
         for name in names:
             if name not in self._core.facts.dimensions:
                 raise unknown_name(f"dimension of {self.model_name}", name, self.dimensions)
-        parts: dict[str, list[Scores]] = {name: [] for name in names}
+        for readout in readouts:
+            if readout not in READOUTS:
+                raise unknown_name("readout", readout, READOUTS)
+        parts: dict[str, dict[str, list[Scores]]] = {r: {name: [] for name in names} for r in readouts}
         for batch in self._batches(images):
-            for name, scores in self._score_batch(batch, names).items():
-                parts[name].append(scores)
-        return {name: Scores.cat(scores) for name, scores in parts.items()}
+            for readout, by_name in self._score_batch(batch, names, list(parts)).items():
+                for name, scores in by_name.items():
+                    parts[readout][name].append(scores)
+        return {r: {n: Scores.cat(scores) for n, scores in by.items()} for r, by in parts.items()}
 
     def _batches(self, images: ImageInput) -> Iterator[ImageInput]:
         starts = range(0, len(images), self.batch_size)
@@ -298,17 +321,23 @@ class MLLMScorer:
             yield images[start : start + self.batch_size]
 
     @torch.inference_mode()
-    def _score_batch(self, images: ImageInput, names: list[str]) -> dict[str, Scores]:
+    def _score_batch(
+        self, images: ImageInput, names: list[str], readouts: list[str]
+    ) -> dict[str, dict[str, Scores]]:
         pictures, errors = load_images(images, on_error="nan")
         good = {index: picture for index, picture in enumerate(pictures) if picture is not None}
-        answers: dict[int, dict[str, _Answer]] = {}
+        said: dict[int, dict[str, dict[str, Answer]]] = {}
         for group, inputs in self._prepared(good, self._core.facts.dimensions[names[0]].question, errors):
-            answers.update(zip(group, self._answer(inputs, names), strict=True))
+            said.update(zip(group, self._answer(inputs, names, readouts), strict=True))
+        rows = range(len(pictures))
         return {
-            name: _to_scores(
-                [answers[i][name] if i in answers else _Answer(error=errors[i]) for i in range(len(pictures))]
-            )
-            for name in names
+            readout: {
+                name: to_scores(
+                    [said[row][readout][name] if row in said else Answer(error=errors[row]) for row in rows]
+                )
+                for name in names
+            }
+            for readout in readouts
         }
 
     def _prepared(
@@ -333,7 +362,9 @@ class MLLMScorer:
                 continue
             yield group, inputs
 
-    def _answer(self, inputs: Inputs, names: list[str]) -> list[dict[str, _Answer]]:
+    def _answer(
+        self, inputs: Inputs, names: list[str], readouts: list[str]
+    ) -> list[dict[str, dict[str, Answer]]]:
         core = self._core
         asked = core.questions[names[0]]
         for row, length in enumerate(inputs["attention_mask"].sum(dim=1).tolist()):
@@ -345,56 +376,17 @@ class MLLMScorer:
         branches: Continuation = (Branches if core.packed else Reruns)(core.model, prefix, lengths)
         questions = {name: core.questions[name] for name in names}
         dims = core.facts.dimensions
-        if self.readout == "expected":
+        answers: list[dict[str, dict[str, Answer]]] = [{} for _ in lengths]
+        if "expected" in readouts:
             trees = {name: core.tree(dims[name]) for name in names}
             readings = read_expected(branches, questions, trees, len(lengths))
-            return [{n: _from_reading(row[n], dims[n], self.min_mass) for n in names} for row in readings]
-        tokenizer: Any = core.processor.tokenizer
-        texts = read_greedy(branches, questions, _stop_tokens(core), len(lengths), MAX_NEW_TOKENS)
-        decoded = [{n: tokenizer.decode(row[n], skip_special_tokens=True) for n in names} for row in texts]
-        return [{n: _from_text(row[n], dims[n]) for n in names} for row in decoded]
-
-
-@dataclass(frozen=True)
-class _Answer:
-    value: float = float("nan")
-    std: float = float("nan")
-    mass: float = float("nan")
-    label: str | None = None
-    error: str | None = None
-
-
-def _from_reading(reading: Reading, dim: Dimension, min_mass: float) -> _Answer:
-    if reading.label < 0 or reading.mass < min_mass:
-        error = (
-            f"the model gave valid answers a probability of {reading.mass:.2g}, below min_mass={min_mass:g}"
-        )
-        return _Answer(mass=reading.mass, error=error)
-    return _Answer(reading.mean, reading.std, reading.mass, dim.labels[reading.label])
-
-
-def _from_text(text: str, dim: Dimension) -> _Answer:
-    try:
-        value, label = parse_answer(text, dim)
-    except ValueError as error:
-        return _Answer(error=str(error))
-    return _Answer(value, label=label)
-
-
-def _to_scores(answers: Sequence[_Answer]) -> Scores:
-    std = torch.tensor([answer.std for answer in answers])
-    mass = torch.tensor([answer.mass for answer in answers])
-    return Scores(
-        torch.tensor([answer.value for answer in answers]),
-        std=None if bool(std.isnan().all()) else std,
-        labels=[answer.label for answer in answers],
-        mass=None if bool(mass.isnan().all()) else mass,
-        errors=[answer.error for answer in answers],
-    )
-
-
-def _stop_tokens(core: _Core) -> frozenset[int]:
-    config = core.model.generation_config
-    stop = config.eos_token_id if config is not None and config.eos_token_id is not None else []
-    own: Any = core.processor.tokenizer
-    return frozenset([*(stop if isinstance(stop, list) else [stop]), own.eos_token_id])
+            for said, read in zip(answers, readings, strict=True):
+                said["expected"] = {n: from_reading(read[n], dims[n], self.min_mass) for n in names}
+        if "greedy" in readouts:  # on the same prefix: nothing is computed twice but the question
+            tokenizer: Any = core.processor.tokenizer
+            stop = stop_tokens(core.model, core.processor)
+            texts = read_greedy(branches, questions, stop, len(lengths), MAX_NEW_TOKENS)
+            for said, text in zip(answers, texts, strict=True):
+                decoded = {n: tokenizer.decode(text[n], skip_special_tokens=True) for n in names}
+                said["greedy"] = {n: from_text(decoded[n], dims[n]) for n in names}
+        return answers

@@ -187,3 +187,26 @@ def test_bfloat16_is_close(scorers, model_folder, pictures):
     )
     full = scorers("mllama").with_dimension("aesthetics")
     torch.testing.assert_close(half(pictures).values, full(pictures).values, atol=0.2, rtol=0)
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "gemma3"])
+def test_two_readouts_are_the_single_ones_and_cost_one_look(family, scorers, pictures):
+    scorer = scorers(family)
+    names = ["memorability", "emotional_valence"]
+    calls, hook = count_calls(scorer, family)
+    both = scorer.score_readouts(pictures, names, ["greedy", "expected"])
+    hook.remove()
+    assert len(calls) == 1
+    assert list(both) == ["greedy", "expected"]
+    greedy = MLLMScorer(scorer.core, "memorability", "greedy", min_mass=0.0)
+    for readout, alone in (
+        ("greedy", greedy.score_all(pictures, names)),
+        ("expected", scorer.score_all(pictures, names)),
+    ):
+        for name in names:
+            torch.testing.assert_close(
+                both[readout][name].values, alone[name].values, equal_nan=True, atol=1e-4, rtol=0
+            )
+            assert both[readout][name].errors == alone[name].errors
+    with pytest.raises(UnknownNameError, match="unknown readout 'gredy': did you mean 'greedy'"):
+        scorer.score_readouts(pictures, names, ["gredy"])
