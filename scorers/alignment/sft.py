@@ -85,7 +85,7 @@ class AlignmentTrainer(Trainer):
         if self.lr_scheduler is None:
 
             def factor(step: int) -> float:
-                return rate(max((step + 1) / num_training_steps, self.clock.progress()), self.config.warmup)
+                return rate(max((step + 0.5) / num_training_steps, self.clock.progress()), self.config.warmup)
 
             chosen: Any = self.optimizer if optimizer is None else optimizer
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(chosen, factor)
