@@ -113,7 +113,7 @@ class AlignmentConfig:
     wordings: int = 1
     held_out: float = 0.0
     eval_every: int | None = None
-    save_every: int | None = None
+    save_every: int | None = 5
     keep: int = 2
     log_every: int = 1
     pixels: tuple[int, int] | None = (256 * 28**2, 1280 * 28**2)
@@ -241,5 +241,6 @@ def recipe(model: object = None) -> AlignmentConfig:
         weight_decay=0.0,
         batch_size=48,
         micro_batch=48,
+        save_every=100,
         log_every=20,
     )

@@ -16,7 +16,7 @@ from ..mllm import MLLMScorer
 from ..registry import EMBEDDED
 from .config import AlignmentConfig
 from .data import Collator
-from .parts import Parts, find_parts, make_trainable, quiet_peft
+from .parts import Parts, find_parts, make_trainable, quiet_libraries
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +123,7 @@ def open_adapter(model: PreTrainedModel, adapter: Path) -> Any:
 
     model.requires_grad_(False)
     try:
-        with quiet_peft():
+        with quiet_libraries():
             opened = PeftModel.from_pretrained(model, str(adapter), is_trainable=True)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ModelError(

@@ -202,7 +202,7 @@ def _with_adapter(
         trainable_token_indices=dict.fromkeys(heads, tokens) if tokens else None,
     )
     try:
-        with quiet_peft():
+        with quiet_libraries():
             adapted: PeftModel = get_peft_model(model, lora)
     except (ValueError, TypeError) as error:
         raise ModelError(f"{type(model).__name__}: peft cannot adapt it ({error})") from error
@@ -210,10 +210,10 @@ def _with_adapter(
 
 
 @contextmanager
-def quiet_peft() -> Iterator[None]:
-    """Keep back warnings of peft about things that a user could not change."""
+def quiet_libraries() -> Iterator[None]:
+    """Keep back warnings of peft and TRL about things that a user could not change."""
     with warnings.catch_warnings():
-        # peft 0.21 still asks transformers 5 by an old name
+        # peft 0.21 and TRL 1.16 still ask transformers 5 by an old name
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         yield
 

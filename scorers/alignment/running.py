@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..._errors import InputError
-from ..benchmark.data import Rating, read_ratings
-from ..dimensions import DIMENSIONS
+from ..._errors import InputError, missing_extra
+from ..benchmark.data import Rating
 from .config import AlignmentConfig, recipe
-from .data import split_by_image
+from .folders import describe, open_folder, write_run
+from .ratings import prepare_ratings
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -23,11 +23,8 @@ if TYPE_CHECKING:
     from .callbacks import Clock
     from .loading import Loaded
 
-RUN_FILE = "alignment.json"
 ENDLESS = 10**6
 """Steps of a run that only the clock ends."""
-FREE = ("micro_batch", "keep", "log_every", "workers", "report_to", "minutes", "gradient_checkpointing")
-"""Settings that a resumed run may change."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +55,7 @@ def align(
     stds: Sequence[float] | None = None,
     evaluation: str | Path | Sequence[Rating] | None = None,
     images: str | Path | None = None,
+    dimensions: Sequence[str] | None = None,
     split: str | None = None,
     adapter: str | Path | None = None,
     resume: bool = False,
@@ -77,7 +75,9 @@ def align(
             Default: `config.width` of the range.
         evaluation: ratings to evaluate on; default: the share `config.held_out` of the images.
         images: folder that image paths in `data` and `evaluation` start from.
-        split: take only this split of `data`.
+        dimensions: take only these of `data` and `evaluation`.
+        split: take only this split of `data`; default: "train" where there is one. Of `evaluation`, "test"
+            is taken where there is one.
         adapter: an adapter on `model` to go on with.
         resume: go on from the last checkpoint in `output`, with the same settings and data.
         overwrite: use `output` although a run is in it.
@@ -92,14 +92,11 @@ def align(
     Executed examples are in ``tests/scorers/alignment/test_sft.py``.
     """
     chosen = recipe(model) if config is None else config
-    ratings, held, widths = prepare_ratings(data, chosen, stds, evaluation, images, split)
+    make_trainer = trainer_of(chosen.method)
+    ratings, held, widths = prepare_ratings(data, chosen, stds, evaluation, images, dimensions, split)
     folder = Path(output)
-    facts = _describe(model, adapter, chosen, ratings, widths, held)
+    facts = describe(model, adapter, chosen, ratings, widths, held)
     checkpoint = open_folder(folder, facts, resume, overwrite)
-    if chosen.method == "grpo":
-        from .grpo import grpo_trainer as make_trainer
-    else:
-        from .sft import sft_trainer as make_trainer
     from .callbacks import Clock
     from .loading import load_for_training
 
@@ -117,148 +114,25 @@ def align(
     return _run(trainer, loaded, folder, facts, checkpoint, clock, held)
 
 
-def prepare_ratings(
-    data: str | Path | Sequence[Rating],
-    config: AlignmentConfig,
-    stds: Sequence[float] | None = None,
-    evaluation: str | Path | Sequence[Rating] | None = None,
-    images: str | Path | None = None,
-    split: str | None = None,
-) -> tuple[list[Rating], list[Rating], list[float]]:
-    """Read and check ratings: those to train on, those held out, and how sure each of the first is.
+def trainer_of(method: str) -> Callable[..., Trainer]:
+    """What sets up a trainer for a method.
 
     Raises:
-        InputError: ratings that cannot be used, with the first offenders; or an image on both sides.
+        MissingExtraError: TRL or datasets is not installed, for "grpo".
 
-    Executed in ``tests/scorers/alignment/test_running.py``.
+    >>> trainer_of("sft").__name__
+    'sft_trainer'
     """
-    listed = not isinstance(data, str | Path)
-    ratings = _checked(data) if listed else read_ratings(data, images=images, split=split)  # type: ignore[arg-type]
-    if stds is not None and (not listed or len(stds) != len(ratings) or not all(s > 0 for s in stds)):
-        raise InputError(
-            f"stds: expected a number above 0 for each of {len(ratings)} listed ratings, got {len(stds)}"
-        )
-    widths = (
-        [config.width * (DIMENSIONS[r.dimension].high - DIMENSIONS[r.dimension].low) for r in ratings]
-        if stds is None
-        else [float(std) for std in stds]
-    )
-    if evaluation is None:
-        kept, out = split_by_image(ratings, config.held_out, config.seed)
-        return [ratings[i] for i in kept], [ratings[i] for i in out], [widths[i] for i in kept]
-    if config.held_out:
-        raise InputError("give ratings to evaluate on, or held_out, not both")
-    read = isinstance(evaluation, str | Path)
-    held = read_ratings(evaluation, images=images) if read else _checked(evaluation)  # type: ignore[arg-type]
-    both = {rating.image.resolve() for rating in ratings} & {rating.image.resolve() for rating in held}
-    if both:
-        raise InputError(f"{len(both)} images are in training and in evaluation, such as {min(both)}")
-    return ratings, held, widths
+    if method == "sft":
+        from .sft import sft_trainer
 
+        return sft_trainer
+    for package in ("trl", "datasets"):
+        if find_spec(package) is None:
+            raise missing_extra(package, "train")
+    from .grpo import grpo_trainer
 
-def _checked(ratings: Sequence[Rating]) -> list[Rating]:
-    """Look at ratings that did not come through `read_ratings`."""
-    problems = []
-    for rating in ratings:
-        dim = DIMENSIONS.get(rating.dimension)
-        if dim is None:
-            problems.append(f"{rating.key}: unknown dimension {rating.dimension!r}")
-        elif not dim.low <= rating.score <= dim.high:
-            problems.append(f"{rating.key}: score {rating.score} is not in {dim.low:g}..{dim.high:g}")
-        elif not Path(rating.image).is_file():
-            problems.append(f"{rating.key}: no image {rating.image}")
-    if problems or not ratings:
-        listed = "\n  ".join(problems[:5] or ["the list is empty"])
-        raise InputError(f"{len(problems)} of {len(ratings)} ratings cannot be used:\n  {listed}")
-    return list(ratings)
-
-
-def _describe(
-    model: object,
-    adapter: object,
-    config: AlignmentConfig,
-    ratings: Sequence[Rating],
-    stds: Sequence[float],
-    held: Sequence[Rating],
-) -> dict[str, Any]:
-    """What makes a run the same run, as its folder tells it."""
-    from ... import __version__
-
-    told = "\n".join(f"{r.key} {r.dimension} {r.score!r} {s!r}" for r, s in zip(ratings, stds, strict=True))
-    counts = {name: sum(r.dimension == name for r in ratings) for name in DIMENSIONS}
-    return {
-        "cogguided": __version__,
-        "model": str(model),
-        "adapter": None if adapter is None else str(adapter),
-        "config": config.to_dict(),
-        "ratings": {name: count for name, count in counts.items() if count},
-        "held_out": len(held),
-        "data": hashlib.sha256(told.encode()).hexdigest(),
-    }
-
-
-def open_folder(folder: Path, facts: dict[str, Any], resume: bool, overwrite: bool) -> Path | None:
-    """Make the folder of a run, or find the last whole checkpoint in it.
-
-    Raises:
-        InputError: the folder is in use and neither is asked for; or a resumed run is another one.
-
-    Executed in ``tests/scorers/alignment/test_running.py``.
-    """
-    before = folder / RUN_FILE
-    if resume:
-        if not before.is_file():
-            raise InputError(f"{folder}: nothing to resume, no {RUN_FILE} there")
-        _check_same(json.loads(before.read_text(encoding="utf-8")), facts)
-        return last_checkpoint(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not overwrite:
-        raise InputError(
-            f"{folder} is not empty: resume (--resume), overwrite (--overwrite), or take another folder"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    if _first_process():
-        import shutil
-
-        for old in folder.glob("checkpoint-*"):
-            shutil.rmtree(old)
-        before.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    return None
-
-
-def _first_process() -> bool:
-    import os
-
-    return int(os.environ.get("RANK", "0")) == 0
-
-
-def _check_same(before: dict[str, Any], now: dict[str, Any]) -> None:
-    changed = [
-        f"{key}: {before.get(key)} -> {now[key]}"
-        for key in ("model", "adapter", "data")
-        if before.get(key) != now[key]
-    ]
-    old, new = before["config"], now["config"]
-    changed += [f"{k}: {old.get(k)} -> {new[k]}" for k in new if k not in FREE and old.get(k) != new[k]]
-    if changed:
-        raise InputError(
-            "cannot resume another run than that in the folder; it differs in " + "; ".join(changed)
-        )
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """Newest checkpoint that was written to its end, or None; a kill can leave one half written.
-
-    >>> last_checkpoint(Path("no/such/folder")) is None
-    True
-    """
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    for path in reversed(found):
-        try:
-            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))  # the last file written
-        except (OSError, ValueError):
-            continue
-        return path
-    return None
+    return grpo_trainer
 
 
 def num_steps(config: AlignmentConfig, num_ratings: int) -> int:
@@ -339,7 +213,8 @@ def _checkpointing(wanted: bool) -> dict[str, Any]:
 
     new = any(field.name == "activation_checkpointing" for field in fields(TrainingArguments))
     name = "activation_checkpointing" if new else "gradient_checkpointing"
-    return {name: True, f"{name}_kwargs": {"use_reentrant": False}} if wanted else {}
+    # TRL's default is True, so False is said too
+    return {name: wanted, f"{name}_kwargs": {"use_reentrant": False} if wanted else None}
 
 
 @contextmanager
@@ -372,17 +247,18 @@ def _run(
     clock: Clock,
     held: Sequence[Rating],
 ) -> AlignmentResult:
+    from .parts import quiet_libraries
+
     if checkpoint is not None:
         state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
         clock.spent = float(state["stateful_callbacks"]["Clock"]["attributes"]["spent"])
-    with flushed_denormals(trainer.args.device.type == "cpu"):
+    with flushed_denormals(trainer.args.device.type == "cpu"), quiet_libraries():
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     seconds = clock.seconds()
     evaluated = trainer.evaluate() if held else {}
     metrics = {name.removeprefix("eval_"): value for name, value in evaluated.items()}
     trainer.save_model(str(folder))
     steps = int(trainer.state.global_step)
-    if _first_process():
-        done = {**facts, "steps": steps, "seconds": round(seconds, 1), "metrics": metrics}
-        (folder / RUN_FILE).write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
+    if trainer.is_world_process_zero():
+        write_run(folder, {**facts, "steps": steps, "seconds": round(seconds, 1), "metrics": metrics})
     return AlignmentResult(folder, steps, seconds, metrics, list(trainer.state.log_history))

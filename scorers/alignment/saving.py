@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from ..._errors import InputError, ModelError
 from ..checkpoints import ScorerFacts, base_of, load_checkpoint, local_adapter
-from .parts import quiet_peft
+from .parts import quiet_libraries
 
 
 def save_aligned(
@@ -28,7 +28,7 @@ def save_aligned(
     if isinstance(model, PreTrainedModel):
         model.save_pretrained(folder)
     else:
-        with quiet_peft():
+        with quiet_libraries():
             model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
         config_file = folder / "adapter_config.json"
         config = json.loads(config_file.read_text(encoding="utf-8"))

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -28,7 +29,7 @@ def spell(texts):
 
 
 def grouped(texts):
-    """Tokens of up to three digits, as Llama writes them: 200 + 1000 * length + number; letters as they are."""
+    """Tokens of up to three digits, as Llama has them: 200 + 1000 * length + number; letters as they are."""
     found = []
     for text in texts:
         tokens, digits = [], ""
@@ -83,7 +84,7 @@ def test_the_triangular_loss_is_the_paper_s():
 
 
 def test_a_case_by_hand():
-    # c = 0: m = 9, psi = 9, 8, ..., 0, sum 45; all digits equally likely, so the loss is log 10 whatever q is.
+    # c = 0: m = 9, psi = 9, 8, ..., 0, sum 45. All tokens equally likely: the loss is log 20 whatever q is.
     np.testing.assert_allclose(digit_probs(0, 0.45), 0.55 * np.eye(10)[0] + np.arange(9, -1, -1) / 100)
     # c = 4: m = 5, psi = 1, 2, 3, 4, 5, 4, 3, 2, 1, 0, sum 25
     np.testing.assert_allclose(digit_probs(4, 1.0), np.array([1, 2, 3, 4, 5, 4, 3, 2, 1, 0]) / 25)
@@ -119,7 +120,12 @@ def brute_force_children(encode, dim, score, std, told):
 
 @pytest.mark.parametrize(
     ("encode", "name"),
-    [(grouped, "funniness"), (spell, "emotional_valence"), (spell, "memorability"), (grouped, "memorability")],
+    [
+        (grouped, "funniness"),
+        (spell, "emotional_valence"),
+        (spell, "memorability"),
+        (grouped, "memorability"),
+    ],
 )
 def test_targets_over_answers_are_those_of_listing_all_answers(encode, name):
     dim = DIMENSIONS[name]
@@ -142,7 +148,7 @@ def test_place_value_counts_and_4_999_is_near_5_000(space):
     """Loss of a model that is sure of another number, under the target for 5.000."""
 
     def cost(said):
-        """Cross-entropy of the first token that differs, by the log of the target's probability for `said`."""
+        """Minus the log of the probability that the target gives to `said`."""
         target = number_probs(space.values, 5.0, 0.5)
         return -math.log(target[space.index(said)])
 
@@ -180,7 +186,7 @@ def model_mean(logits_of, space):
 
 
 def test_the_expected_value_is_that_of_the_whole_answer_distribution():
-    """Where branches not told hold the numbers expected of them, the sum along one path is the model's mean."""
+    """Where branches not told hold their true means, the sum along one path is the model's mean."""
     dim = DIMENSIONS["memorability"]
     space = AnswerSpace.of(spell, dim)
     rng = np.random.default_rng(0)
@@ -196,7 +202,7 @@ def test_the_expected_value_is_that_of_the_whole_answer_distribution():
             probs = np.exp(logits - np.logaddexp.reduce(logits))
             means[node] = probs @ means[children]
     steps = []
-    for node, child in zip(path, path[1:], strict=False):
+    for node, child in itertools.pairwise(path):
         first, last = space.tree.first[node], space.tree.last[node]
         probs = np.full(last - first, 1 / (last - first))
         steps.append(Step(space.tree.tokens[first:last], probs, means[first:last], int(child - first)))

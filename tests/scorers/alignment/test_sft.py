@@ -1,4 +1,4 @@
-"""Every family trains: what should move moves, what should not does not, and what is saved is what was trained."""
+"""Every family trains: what should move moves, what should not does not, and what was trained is saved."""
 
 from dataclasses import replace
 
