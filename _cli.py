@@ -17,7 +17,7 @@ import typer
 from rich.progress import Progress
 from rich.table import Table
 
-from . import __version__
+from . import __version__, _cli_align, _cli_bench
 from ._console import Debug, err, friendly, out
 from ._errors import GenerationError, RecordError
 from ._options import read_dtype, read_images, read_prompts, read_size, read_values, silence_libraries
@@ -277,6 +277,10 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
         present = bool(extra["packages"]) and None not in extra["packages"].values()
         table.add_row(name, "yes" if present else "no", extra["adds"], ", ".join(extra["packages"]))
     out.print(table)
+
+
+_cli_bench.register(app)
+_cli_align.register(app)
 
 
 def report(output: CogGuidedOutput, folder: Path, as_json: bool) -> None:

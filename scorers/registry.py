@@ -147,6 +147,19 @@ def load_scorer(scorer: str | Path | Scorer, **kwargs: Any) -> Scorer:
     return loaded
 
 
+def scorer_arguments(scorer: str | Path) -> list[str]:
+    """Names of the arguments that `load_scorer(scorer, ...)` takes.
+
+    Raises:
+        UnknownNameError: nobody registered that name.
+        InputError: no such folder.
+
+    >>> scorer_arguments("clip")
+    ['batch_size', 'device', 'dtype']
+    """
+    return list(inspect.signature(_factory(scorer)).parameters)
+
+
 def _factory(scorer: str | Path) -> Factory:
     name = str(scorer)
     plugged = _plugins()

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 from ..._errors import InputError, missing_extra
 from ..dimensions import DIMENSIONS
-from ..readout import parse_answer
+from ..parsing import parse_answer
 
 EXTRA = "bench"
 """The extra that brings what parquet and the Hub need."""

@@ -21,7 +21,8 @@ from ..dimensions import Dimension
 
 METRICS = ("spearman", "pearson", "kendall", "mae", "mse", "label_accuracy", "unread", "mass")
 """Names of the metrics, in the order of the tables."""
-LOWER_IS_BETTER = frozenset({"mae", "mse", "unread"})
+AGREEMENT = METRICS[:6]
+"""Those that compare scores with people's; the others are about reading the scores."""
 NUM_RESAMPLES = 2000
 """Bootstrap resamples of an interval."""
 MANY = 2000
