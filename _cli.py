@@ -20,7 +20,15 @@ from rich.table import Table
 from . import __version__, _cli_align, _cli_bench
 from ._console import Debug, err, friendly, out
 from ._errors import GenerationError, RecordError
-from ._options import read_dtype, read_images, read_prompts, read_size, read_values, silence_libraries
+from ._options import (
+    best_device,
+    read_dtype,
+    read_images,
+    read_prompts,
+    read_size,
+    read_values,
+    silence_libraries,
+)
 
 if TYPE_CHECKING:
     from .pipelines import CogGuidedOutput
@@ -118,7 +126,6 @@ def generate(
     from .guidance import BestOfN
     from .pipelines import CogGuidedPipeline
     from .pipelines.output import check_free
-    from .pipelines.placement import best_device
 
     check_free(folder, overwrite)
     silence_libraries()
@@ -169,8 +176,7 @@ def score(
 ) -> None:
     """Score images. One that cannot be read has no score, is named, and does not stop the others."""
     files = read_images(paths)
-    silence_libraries()
-    from .pipelines.placement import best_device
+    silence_libraries(generator=False)
     from .scorers import DIMENSIONS, Scores, load_scorer, load_target
 
     loaded = None if scorer is None else load_scorer(scorer)

@@ -11,7 +11,7 @@ from rich.table import Table
 from . import __version__
 from ._console import err, friendly, out
 from ._errors import InputError, UnknownNameError
-from ._options import read_dtype, silence_libraries
+from ._options import best_device, read_dtype, silence_libraries
 
 if TYPE_CHECKING:
     from .scorers import Scorer
@@ -132,7 +132,7 @@ def bench(
     kind = None if dtype is None else read_dtype(dtype)
     ratings, chosen_split = choose_ratings(data, images, names, split, limit)
     team = processes(device)
-    silence_libraries()
+    silence_libraries(generator=False)
     given = {"adapter": adapter, "dtype": kind, "min_mass": min_mass}
     given["trust_remote_code"] = trust_remote_code or None
 
@@ -225,7 +225,6 @@ def load_for(
     device: Any,
 ) -> Scorer:
     """Load a scorer with what was given and what it takes, on its device."""
-    from .pipelines.placement import best_device
     from .scorers import load_scorer
 
     place = best_device(None if device is None else str(device))

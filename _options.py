@@ -75,6 +75,27 @@ def read_dtype(name: str) -> Any:
     return dtypes[name]
 
 
+def best_device(name: str | None = None) -> Any:
+    """Return a device by name, or the first there is of cuda, mps and cpu.
+
+    Raises:
+        InputError: no such device here.
+
+    >>> best_device("cpu")
+    device(type='cpu')
+    """
+    import torch
+
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        raise InputError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    return device
+
+
 def read_images(paths: list[Path]) -> list[Path]:
     """Return image files: those named, and those found in folders, sorted.
 
@@ -97,10 +118,12 @@ def read_images(paths: list[Path]) -> list[Path]:
     return files
 
 
-def silence_libraries() -> None:
-    """Leave the terminal to our own progress bar."""
-    from diffusers.utils import logging as diffusers_logging
+def silence_libraries(generator: bool = True) -> None:
+    """Leave the terminal to our own progress bar; `generator`: also diffusers, slow to import."""
     from transformers.utils import logging as transformers_logging
 
-    diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    if generator:
+        from diffusers.utils import logging as diffusers_logging
+
+        diffusers_logging.disable_progress_bar()
