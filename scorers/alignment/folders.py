@@ -87,6 +87,19 @@ def _open(folder: Path, facts: dict[str, Any], resume: bool, overwrite: bool) ->
     return None
 
 
+def finished(folder: Path) -> dict[str, Any] | None:
+    """What came of the run in a folder, or None if it has not come to its end.
+
+    >>> finished(Path("no/such/folder")) is None
+    True
+    """
+    try:
+        facts: dict[str, Any] = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return facts if "steps" in facts else None
+
+
 def write_run(folder: Path, facts: dict[str, Any]) -> None:
     """Write what a run is, and what came of it, into its folder.
 

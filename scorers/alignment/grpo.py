@@ -69,6 +69,7 @@ def grpo_trainer(
         reward_funcs=[reward],
         args=args,
         train_dataset=asked(ratings, loaded, config),
+        eval_dataset=asked(held_out, loaded, config) if held_out else None,
         processing_class=loaded.processor,
         callbacks=[clock, Finite(advice(config))],
     )

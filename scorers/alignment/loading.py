@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import PreTrainedModel, ProcessorMixin, set_seed
 
 from ..._errors import InputError, ModelError, missing_extra
 from ..checkpoints import ScorerFacts, base_of, load_model, load_processor, local_adapter
@@ -97,6 +97,7 @@ def load_for_training(
     facts = taught(ScorerFacts.read(facts_home), name, dimensions, only=embedded and adapter is None)
     plain = load_model(base, training_dtype(config), trust_remote_code, quantization(config))
     parts = find_parts(plain)
+    set_seed(config.seed)  # adapters start at random
     model_type = str(plain.config.model_type)
     opened: Any
     if adapter is None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..._errors import InputError, missing_extra
 from ..benchmark.data import Rating
 from .config import AlignmentConfig, recipe
-from .folders import describe, open_folder, write_run
+from .folders import describe, finished, open_folder, write_run
 from .ratings import prepare_ratings
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ class AlignmentResult:
         steps: optimiser steps.
         seconds: of training, those before a resume included.
         metrics: on the held-out ratings at the end, such as "spearman_memorability"; empty without any.
-        history: what was reported, in order: "step" with "loss", or with metrics of an evaluation.
+        history: what was reported, in order: "step" with "loss", or with metrics of an evaluation; empty where
+            `resume` found the run at its end.
     """
 
     folder: Path
@@ -97,6 +98,9 @@ def align(
     folder = Path(output)
     facts = describe(model, adapter, chosen, ratings, widths, held)
     checkpoint = open_folder(folder, facts, resume, overwrite)
+    done = finished(folder) if resume else None
+    if done is not None:
+        return AlignmentResult(folder, done["steps"], done["seconds"], done["metrics"], [])
     from .callbacks import Clock
     from .loading import load_for_training
 

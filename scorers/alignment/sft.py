@@ -76,6 +76,7 @@ def sft_trainer(
         args=args,
         data_collator=collator,
         train_dataset=Stream(ratings, stds, questions, length, config.seed),
+        eval_dataset=list(held_out) or None,  # asked for, but `evaluate` has its own way
         callbacks=[clock, Finite(advice(config))],
     )
     trainer.model_accepts_loss_kwargs = True  # so that the tokens of a whole step are counted

@@ -1,5 +1,6 @@
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from cogguided.scorers.alignment.targets import (
 from cogguided.scorers.dimensions import DIMENSIONS
 
 VOCAB = 128
+TEN = replace(DIMENSIONS["aesthetics"], decimals=2)  # with three, listing all answers takes long
 
 
 def spell(texts):
@@ -48,7 +50,7 @@ def grouped(texts):
 
 @pytest.fixture(scope="module")
 def space():
-    return AnswerSpace.of(spell, DIMENSIONS["aesthetics"])
+    return AnswerSpace.of(spell, TEN)
 
 
 DIGITS = {ord(str(digit)): digit for digit in range(10)}
@@ -119,21 +121,20 @@ def brute_force_children(encode, dim, score, std, told):
 
 
 @pytest.mark.parametrize(
-    ("encode", "name"),
+    ("encode", "dim"),
     [
-        (grouped, "funniness"),
-        (spell, "emotional_valence"),
-        (spell, "memorability"),
-        (grouped, "memorability"),
+        (grouped, TEN),
+        (spell, TEN),
+        (spell, replace(DIMENSIONS["emotional_valence"], decimals=2)),
+        (grouped, DIMENSIONS["memorability"]),
     ],
 )
-def test_targets_over_answers_are_those_of_listing_all_answers(encode, name):
-    dim = DIMENSIONS[name]
+def test_targets_over_answers_are_those_of_listing_all_answers(encode, dim):
     space = AnswerSpace.of(encode, dim)
     for part, std in ((0.0, 0.02), (0.5, 0.05), (0.7, 0.2), (1.0, 0.1)):
         score = dim.low + part * (dim.high - dim.low)
         told = space.index(score)
-        assert space.values[told] == pytest.approx(score, abs=0.0005)
+        assert space.values[told] == pytest.approx(score, abs=0.005)
         steps = answer_steps(space, score, std * (dim.high - dim.low), told)
         assert [int(s.tokens[s.told]) for s in steps] == encode([dim.answer(score)])[0]
         expected = brute_force_children(encode, dim, score, std * (dim.high - dim.low), told)
@@ -144,7 +145,7 @@ def test_targets_over_answers_are_those_of_listing_all_answers(encode, name):
                 assert prob == pytest.approx(wanted.get(token, 0.0), abs=1e-9)
 
 
-def test_place_value_counts_and_4_999_is_near_5_000(space):
+def test_place_value_counts_and_4_99_is_near_5_00(space):
     """Loss of a model that is sure of another number, under the target for 5.000."""
 
     def cost(said):
@@ -152,8 +153,8 @@ def test_place_value_counts_and_4_999_is_near_5_000(space):
         target = number_probs(space.values, 5.0, 0.5)
         return -math.log(target[space.index(said)])
 
-    assert cost(4.999) == pytest.approx(cost(5.001), abs=1e-6)
-    assert cost(4.999) - cost(5.0) < 1e-4 < cost(6.0) - cost(5.0)
+    assert cost(4.99) == pytest.approx(cost(5.01), abs=1e-6)
+    assert cost(4.99) - cost(5.0) < 1e-3 < cost(6.0) - cost(5.0)
     # token by token: at the label, "low" and "medium" share the mass about evenly
     steps = answer_steps(space, 5.0, 0.5, space.index(5.0))
     probs = dict(zip(map(chr, steps[0].tokens.tolist()), steps[0].probs.tolist(), strict=True))
@@ -161,12 +162,12 @@ def test_place_value_counts_and_4_999_is_near_5_000(space):
     assert probs["m"] == pytest.approx(0.5, abs=0.01)
     # the last decimal hardly matters, the integer does
     last, integer = steps[-1].probs, steps[len("medium ")].probs
-    assert last.max() - last.min() < 0.001
+    assert last.max() - last.min() < 0.01
     assert integer.max() > 0.7
 
 
 def test_far_answers_have_finite_targets(space):
-    steps = answer_steps(space, 0.0, 0.01, space.index(9.999))
+    steps = answer_steps(space, 0.0, 0.01, space.index(9.99))
     assert all(np.isfinite(step.probs).all() and np.isfinite(step.values).all() for step in steps)
     assert all(step.probs.sum() == pytest.approx(1) for step in steps)
 
@@ -232,10 +233,9 @@ def test_the_value_term_pulls_towards_the_score():
 
 def test_gradients_are_right():
     torch.manual_seed(0)
-    dim = DIMENSIONS["emotional_valence"]
-    space = AnswerSpace.of(spell, dim)
-    answers = [[*answer_steps(space, s, 0.3, space.index(s)), one_hot(0)] for s in (-1.5, 2.25)]
-    targets = Targets.stack(answers, [-1.5, 2.25], [-1.4, 2.25], [(-3.0, 3.0)] * 2)
+    space = AnswerSpace.of(spell, replace(DIMENSIONS["emotional_valence"], decimals=1))
+    answers = [[*answer_steps(space, s, 0.3, space.index(s)), one_hot(0)] for s in (-1.5, 2.2)]
+    targets = Targets.stack(answers, [-1.5, 2.2], [-1.4, 2.2], [(-3.0, 3.0)] * 2)
     logits = torch.randn(sum(map(len, answers)), VOCAB, requires_grad=True)
     (got,) = torch.autograd.grad(answer_loss(logits, targets, value_weight=3.0), logits)
     direction = torch.randn_like(logits)
@@ -247,7 +247,7 @@ def test_gradients_are_right():
 
 def test_a_batch_is_its_answers_and_accumulation_changes_nothing(space):
     torch.manual_seed(0)
-    scores = [1.234, 5.0, 10.0]
+    scores = [1.23, 5.0, 10.0]
     answers = [[*answer_steps(space, s, 0.5, space.index(s)), one_hot(0)] for s in scores]
     logits = [torch.randn(len(steps), VOCAB) for steps in answers]
     whole = Targets.stack(answers, scores, scores, [(0.0, 10.0)] * 3)

@@ -1,0 +1,197 @@
+"""A whole run: what is refused before it, a kill in its middle, and more than one process."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cogguided._errors import InputError, UnknownNameError
+from cogguided.scorers.alignment import AlignmentConfig, align, recipe
+from cogguided.scorers.alignment.folders import last_checkpoint
+from cogguided.scorers.alignment.ratings import prepare_ratings
+from cogguided.scorers.alignment.running import common_arguments
+from cogguided.scorers.benchmark import Rating
+from cogguided.scorers.mllm import MLLMScorer
+
+CONFIG = AlignmentConfig(
+    loss="answers", rank=2, learning_rate=1e-2, vision_learning_rate=3e-3, max_steps=20, batch_size=4,
+    micro_batch=2, save_every=2, wordings=3, pixels=None, log_every=5, sample_prefix=True,
+)  # fmt: skip
+SETTINGS = {
+    **{"loss": "answers", "rank": 2, "learning_rate": 1e-2, "vision_learning_rate": 3e-3, "max_steps": 20},
+    **{"batch_size": 4, "micro_batch": 2, "save_every": 2, "wordings": 3, "pixels": "null", "log_every": 5},
+    "sample_prefix": "true",
+}
+
+
+def command(model, table, output, *more, **changes):
+    sets = [f"--set={name}={value}" for name, value in {**SETTINGS, **changes}.items()]
+    where = ["--model", str(model), "--data", str(table), "--output", str(output)]
+    return ["-m", "cogguided", "align", *where, *sets, *more]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def environment():
+    return {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(model_folder, table, tmp_path):
+    """SIGKILL in the middle, with dropout, drawn wordings and drawn answers; the same to 1e-6."""
+    model = model_folder("qwen2_5_vl")
+    whole = align(model, table, tmp_path / "whole", CONFIG)
+    output = tmp_path / "killed"
+    running = subprocess.Popen(
+        [sys.executable, *command(model, table, output)], env=environment(), stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while last_checkpoint(output) is None and running.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    running.send_signal(signal.SIGKILL)
+    _, err = running.communicate()
+    assert running.returncode == -signal.SIGKILL, err
+    reached = last_checkpoint(output)
+    assert not (output / "adapter_model.safetensors").exists()
+    assert int(reached.name.rpartition("-")[2]) < 30
+
+    with pytest.raises(InputError, match="not empty"):
+        align(model, table, output, CONFIG)
+    with pytest.raises(InputError, match=r"another run.*rank: 2 -> 3"):
+        align(model, table, output, replace(CONFIG, rank=3), resume=True)
+    # A checkpoint that the kill left half written is not taken.
+    (output / "checkpoint-29").mkdir()
+    resumed = align(model, table, output, replace(CONFIG, keep=9), resume=True)
+    assert resumed.steps == whole.steps == 20
+    assert resumed.history[0]["step"] == 5
+    for name, expected in weights(tmp_path / "whole").items():
+        torch.testing.assert_close(weights(output)[name], expected, atol=1e-6, rtol=0)
+    assert align(model, table, output, CONFIG, resume=True).steps == 20  # at its end: nothing is done again
+
+
+@pytest.mark.slow
+def test_two_processes_do_what_one_does(model_folder, table, ratings, tmp_path):
+    """The same losses to 1e-4 and the same weights to 2e-5 after five steps, and the same evaluation."""
+    model = model_folder("gemma3")
+    changes = {"max_steps": 5, "log_every": 1, "held_out": 0.3, "save_every": 5, "dropout": 0.0}
+    single = align(model, table, tmp_path / "one", replace(CONFIG, **changes))
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    done = subprocess.run(
+        [*launch, *command(model, table, tmp_path / "two", "--json", **changes)],
+        env=environment(), capture_output=True, text=True, check=False, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    state = json.loads((tmp_path / "two/checkpoint-5/trainer_state.json").read_text())
+    told = [entry["loss"] for entry in state["log_history"] if "loss" in entry]
+    assert told == pytest.approx([e["loss"] for e in single.history if "loss" in e], abs=1e-4)
+    for name, expected in weights(tmp_path / "one").items():
+        # a key's bias has no gradient but rounding errors, which Adam scales up
+        tolerance = 3e-2 if "k_proj.bias" in name else 2e-5
+        torch.testing.assert_close(weights(tmp_path / "two")[name], expected, atol=tolerance, rtol=1e-3)
+    metrics = json.loads((tmp_path / "two/alignment.json").read_text())["metrics"]
+    assert metrics == pytest.approx(single.metrics, abs=2e-3)
+    assert metrics["mae_memorability"] >= 0
+
+
+def test_what_cannot_be_used_is_told_before_a_model_is_loaded(ratings, table, tmp_path, monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("cogguided.scorers.alignment.loading.load_model", refuse)
+    new = tmp_path / "new"
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG no picture")
+    broken = [*ratings, Rating(tmp_path / "broken.png", "memorability", 0.5, "memorability/broken.png")]
+    with pytest.raises(InputError, match=r"1 of 9 images cannot be used:\n.*broken\.png"):
+        align("m", broken, new, CONFIG)
+    with pytest.raises(InputError, match=r"2 of 2 ratings cannot be used:\n.*beauty.*\n.*score 7"):
+        align("m", [replace(ratings[0], dimension="beauty"), replace(ratings[1], score=7.0)], new, CONFIG)
+    with pytest.raises(InputError, match="there is none"):
+        align("m", [], new, CONFIG)
+    with pytest.raises(InputError, match="no image"):
+        other = tmp_path / "other.csv"
+        other.write_text("image,dimension,score\nmissing.png,memorability,0.5\n")
+        align("m", other, new, CONFIG)
+    with pytest.raises(InputError, match="8 numbers above 0"):
+        align("m", ratings, new, CONFIG, stds=[0.1])
+    with pytest.raises(InputError, match="in training and in evaluation"):
+        align("m", ratings, new, CONFIG, evaluation=ratings[:1])
+    with pytest.raises(InputError, match="not both"):
+        align("m", ratings, new, replace(CONFIG, held_out=0.2), evaluation=ratings[:1])
+    with pytest.raises(UnknownNameError, match="split"):
+        align("m", ratings, new, CONFIG, split="train")
+    with pytest.raises(InputError, match="nothing to resume"):
+        align("m", ratings, new, CONFIG, resume=True)
+    with pytest.raises(InputError, match="not empty"):
+        align("m", ratings, tmp_path, CONFIG)
+    assert not new.exists()
+    with pytest.raises(AssertionError, match="a model was loaded"):
+        align("embedded", ratings, new, CONFIG)
+
+
+def test_splits_and_widths(ratings):
+    named = [replace(r, split="train" if i < 6 else "test") for i, r in enumerate(ratings)]
+    kept, held, stds = prepare_ratings(named, CONFIG, stds=[0.01 * (i + 1) for i in range(8)])
+    assert kept == named[:6]
+    assert not held
+    assert stds == pytest.approx([0.01, 0.02, 0.03, 0.04, 0.05, 0.06])
+    kept, held, _ = prepare_ratings(named[:6], CONFIG, evaluation=named)
+    assert (kept, held) == (named[:6], named[6:])  # of the other, the split "test"
+    assert prepare_ratings(named, CONFIG, split="test")[0] == named[6:]
+    assert prepare_ratings(ratings, CONFIG)[2] == pytest.approx([0.05] * 8)
+
+
+def test_batches_that_cannot_be_shared_out():
+    with pytest.raises(InputError, match="multiple of micro_batch"):
+        AlignmentConfig(batch_size=10, micro_batch=4)
+    arguments = common_arguments(Path("out"), AlignmentConfig(batch_size=128, micro_batch=4), 3200, True)
+    assert (arguments["gradient_accumulation_steps"], arguments["max_steps"]) == (32, 25)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"loss": "binomial"}, "unknown loss 'binomial'"),
+        ({"method": "ppo"}, "unknown method"),
+        ({"vision": "dora"}, "unknown vision"),
+        ({"width": 0.0}, "width"),
+        ({"rank": 0}, "rank"),
+        ({"language": "frozen", "vision": "frozen", "projector": "frozen"}, "everything is frozen"),
+        ({"language": "full", "vision": "lora"}, "whole model"),
+        ({"language": "full", "bits": 4}, "language='lora'"),
+        ({"method": "grpo", "generations": 1}, "generations"),
+    ],
+)
+def test_settings_that_cannot_be(changes, match):
+    with pytest.raises(InputError, match=match):
+        AlignmentConfig(**changes)
+
+
+def test_the_recipe_is_the_paper_s():
+    config = recipe("Qwen/Qwen2.5-VL-7B-Instruct")
+    assert (config.rank, config.alpha, config.dropout) == (64, 64, 0.05)
+    assert (config.language, config.vision, config.projector) == ("lora", "full", "full")
+    assert config.rates("qwen2_5_vl") == {"language": 3e-5, "vision": 2e-6, "projector": 1e-5}
+    assert config.rates("mllama")["language"] == 9e-5
+    assert (config.batch_size, config.weight_decay, config.warmup) == (128, 0.1, 0.03)
+    assert (config.soft_label("qwen2_5_vl"), config.soft_label("mllama"), config.digit_weight) == (0.15, 0.08, 2)
+    assert (config.generations, config.kl, config.temperature) == (2, 0.04, 0.9)
+    assert config.pixels == (200704, 1003520)
+
+
+def test_the_embedded_model_is_aligned_from_its_base(ratings, tmp_path):
+    config = replace(recipe("embedded"), max_steps=1, batch_size=4, micro_batch=4)
+    align("embedded", ratings, tmp_path / "small", config)
+    scorer = MLLMScorer.from_pretrained(tmp_path / "small", "memorability", min_mass=0.0)
+    assert scorer.dimensions == ("memorability",)
+    assert scorer.facts.dimensions["memorability"].question == "memorability?"
+    assert scorer([ratings[0].image]).valid.all()
