@@ -24,7 +24,13 @@ def run(name, *arguments, monkeypatch):
 
 
 def test_all_are_here():
-    tested = {"custom_scorer.py", "guided_generation.py", "plain_diffusers_loop.py", "score_folder.py"}
+    tested = {
+        "align_embedded.py",
+        "custom_scorer.py",
+        "guided_generation.py",
+        "plain_diffusers_loop.py",
+        "score_folder.py",
+    }
     assert {path.name for path in EXAMPLES} == tested
 
 
@@ -65,3 +71,20 @@ def test_score_folder(tmp_path, monkeypatch, capsys):
     assert text.count(".png") == 6
     for dimension in ("aesthetics", "funniness", "emotional_valence", "memorability"):
         assert dimension in text
+
+
+def test_align_embedded(tmp_path, monkeypatch, capsys):
+    from PIL import Image
+
+    for half, shade in (("first", 0), ("second", 90)):
+        lines = ["image,dimension,score"]
+        for i in range(8):
+            Image.new("RGB", (64, 64), (30 * i, shade, 120)).save(tmp_path / f"{half}{i}.png")
+            lines.append(f"{half}{i}.png,emotional_valence,{i / 4 - 1}")
+        (tmp_path / f"{half}.csv").write_text("\n".join(lines) + "\n")
+    arguments = ("--ratings", tmp_path, "--steps", 6, "--readouts", "greedy")
+    run("align_embedded.py", tmp_path / "aligned", *arguments, monkeypatch=monkeypatch)
+    text = capsys.readouterr().out
+    assert "greedy: mae" in text
+    assert "on 8 images" in text
+    assert (tmp_path / "aligned" / "adapter_model.safetensors").exists()

@@ -11,18 +11,21 @@ from __future__ import annotations
 import argparse
 import json
 import random
+from dataclasses import replace
 
 import numpy as np
 import torch
-from base_mllm import IMAGE_TOKENS, PATCH, SIZE, Chats, answer_loss, known, patches, placed
+from base_mllm import IGNORE, IMAGE_TOKENS, PATCH, SIZE, Chats, known, patches, placed
 from clip import disturb
 from common import CACHE, WEIGHTS, train
-from data import Concept, concepts, fetch, halves, has_picture, pictures, rated, spread, uncertainty, world
+from data import Concept, concepts, fetch, halves, has_picture, pictures, rated, spread, uncertainty
 from peft import LoraConfig, get_peft_model
 from scipy.stats import rankdata, spearmanr
 from torch import Tensor
 from transformers import AutoProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
+from cogguided.scorers.alignment.losses import Targets, answer_loss
+from cogguided.scorers.alignment.targets import AnswerSpace, answer_steps, draw_number, one_hot
 from cogguided.scorers.dimensions import dimension
 from cogguided.scorers.mllm import MLLMScorer
 
@@ -39,13 +42,8 @@ AMUSING = frozenset(
     ["grin", "wink", "tongue", "playful", "party", "crazy", "tears", "joy", "prank", "weird", "goblin", "monkey", "nerd", "cowboy", "poop"]
 )
 SUGGESTED_STD = 0.4  # how firmly a suggested valence is taught
+VALUE_WEIGHT = 4.0  # of the term on the expected value
 LORA = r".*language_model.*(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-
-
-def answer(name: str, value: float) -> str:
-    """`label number`, as the benchmark writes it; a value beyond the scale is its end."""
-    scale = dimension(name)
-    return scale.answer(min(max(value, scale.low), scale.high))
 
 
 def sample_answers(name: str) -> list[str]:
@@ -109,22 +107,49 @@ class Answers:
         self.chosen, self.concept, self.chats, self.rng = chosen, concept, chats, random.Random(0)
         self.valence = [(about.valence, uncertainty(about)) for about in chosen[:own]]
         self.valence += [(value, SUGGESTED_STD) for value in spread(chosen[:own], chosen[own:]).tolist()]
+        self.spaces: dict[str, AnswerSpace] = {}
         self.proxies = {"aesthetics": colourfulness(images), "memorability": distinctness(images, concept)}
 
-    def turn(self, row: int, name: str) -> tuple[str, str]:
+    def space(self, name: str) -> AnswerSpace:
+        """Answers of a dimension, to one decimal (two on the short scale), which is what ratings are known to: zeros
+        are soon learnt, and reading the scores is quick.
+        """
+        if name not in self.spaces:
+            whole = AnswerSpace.of(lambda texts: self.chats.tokenizer(texts).input_ids, dimension(name))
+            unit = 100 if name == "memorability" else 10
+            some = np.abs(whole.values * unit - np.round(whole.values * unit)) < 1e-6
+            self.spaces[name] = replace(whole, values=whole.values[some], paths=whole.paths[some])
+        return self.spaces[name]
+
+    def felt(self, row: int, name: str) -> tuple[float, float]:
+        """What is taught about a picture, and how firmly (a standard deviation)."""
         about = self.chosen[self.concept[row]]
         if name == "emotional_valence":
-            # The answer is drawn from what the counts leave open, so rarely rated pictures teach less firmly.
-            value = self.rng.gauss(*self.valence[self.concept[row]])
-        elif name == "funniness":
-            value = self.rng.gauss(amusement(about), 0.3)
-        else:
-            value = float(self.proxies[name][row])
-        # No rating is known to the third decimal: one is enough, two for the short scale, and zeros are
-        # soon learnt.
-        return self.chats.visual(
-            QUESTIONS[name], answer(name, round(value, 2 if name == "memorability" else 1))
-        )
+            return self.valence[self.concept[row]]
+        if name == "funniness":
+            return amusement(about), 0.3
+        return float(self.proxies[name][row]), 0.03 if name == "memorability" else 0.2
+
+    def batch(self, rows: list[int], names: list[str]) -> tuple[dict[str, Tensor], Targets]:
+        """Questions about pictures with answers drawn from what people felt, and what each token should be."""
+        turns, steps, told, scores = [], [], [], []
+        for row, name in zip(rows, names, strict=True):
+            space, (score, std) = self.space(name), self.felt(row, name)
+            index = draw_number(space, score, std, self.rng.random())
+            turns.append(self.chats.visual(QUESTIONS[name], space.dim.answer(space.values[index])))
+            steps.append([*answer_steps(space, score, std, index), one_hot(self.chats.end)])
+            told.append(float(space.values[index]))
+            scores.append(min(max(score, space.dim.low), space.dim.high))
+        ranges = [(dimension(name).low, dimension(name).high) for name in names]
+        return self.chats.batch(turns), Targets.stack(steps, told, scores, ranges)
+
+
+def taught(model: Qwen2_5_VLForConditionalGeneration, batch: dict[str, Tensor], targets: Targets) -> Tensor:
+    """The aligner's loss on a batch whose pictures are in place."""
+    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    hidden = model.model(**inputs, use_cache=False).last_hidden_state[:, :-1]
+    logits = model.lm_head(hidden[batch["labels"][:, 1:] != IGNORE])
+    return answer_loss(logits, targets, value_weight=VALUE_WEIGHT)
 
 
 def main() -> None:
@@ -167,13 +192,14 @@ def main() -> None:
     def loss(step: int) -> Tensor:
         count = args.batch - len(proxies) * (args.batch // 8)
         rows = rng.choices(rows_rated, chance, k=count // 2) + rng.choices(rows_suggested, k=count - count // 2)
-        turns = [answers.turn(row, "emotional_valence") for row in rows]
+        names = ["emotional_valence"] * count
         for name in proxies:
-            more = [rng.randrange(len(images)) for _ in range(args.batch // 8)]
-            rows, turns = rows + more, turns + [answers.turn(row, name) for row in more]
+            rows += [rng.randrange(len(images)) for _ in range(args.batch // 8)]
+            names += [name] * (args.batch // 8)
         which = torch.randint(len(seen), (len(rows),))
         inner = model.get_base_model()
-        return answer_loss(inner, placed(inner, answers.chats.batch(turns), seen[which, rows]))
+        batch, targets = answers.batch(rows, names)
+        return taught(inner, placed(inner, batch, seen[which, rows]), targets)
 
     train(args.which, model, loss, args.minutes, lr=2e-3, weight_decay=0.0, decay=0.7, every=50)
     save(model, args.which)

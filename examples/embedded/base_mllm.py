@@ -103,6 +103,7 @@ class Chats:
     def __init__(self, tokenizer: object) -> None:
         self.tokenizer = tokenizer
         self.image = tokenizer.convert_tokens_to_ids("<|image_pad|>")
+        self.end = tokenizer.convert_tokens_to_ids("<|im_end|>")
 
     def visual(self, question: str, answer: str) -> tuple[str, str]:
         pads = "<|image_pad|>" * IMAGE_TOKENS

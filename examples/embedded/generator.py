@@ -189,7 +189,8 @@ def main() -> None:
     table = pack(encode(basis, pixels))
     model, text = build(), TextFeatures()
     if args.further:
-        model = QwenImageTransformer2DModel.from_pretrained(WEIGHTS / "transformer", torch_dtype=torch.float32)
+        shipped = QwenImageTransformer2DModel.from_pretrained(WEIGHTS / "transformer", torch_dtype=torch.float32)
+        model.load_state_dict(shipped.state_dict())
     draws = Draws(chosen, data["concept"], data["style"])
     torch.manual_seed(0)
 

@@ -39,7 +39,8 @@ def write(folder: Path, cache: Path = CACHE, minimum: int = 10) -> None:
                     if drawn is None:
                         continue
                     drawn.save(folder / "images" / file_name(about, style))
-                    facts = (f"{about.valence:.4f}", f"{uncertainty(about):.4f}", about.count, about.name)
+                    # No rating is known to more than one decimal, and answers that end in zeros are soon learnt.
+                    facts = (f"{about.valence:.1f}", f"{uncertainty(about):.4f}", about.count, about.name)
                     writer.writerow((f"images/{file_name(about, style)}", DIMENSION, *facts))
 
 
