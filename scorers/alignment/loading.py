@@ -78,7 +78,7 @@ def load_for_training(
         InputError: a dimension that the model does not have.
         MissingExtraError: bitsandbytes, for weights of 8 or 4 bits.
 
-    Executed in ``tests/scorers/alignment/test_loading.py``.
+    Executed in ``tests/scorers/alignment/test_saving.py``.
     """
     embedded = model == "embedded"
     base = EMBEDDED / "text_encoder" if embedded else model
@@ -118,7 +118,7 @@ def open_adapter(model: PreTrainedModel, adapter: Path) -> Any:
     Raises:
         ModelError: it does not fit.
 
-    Executed in ``tests/scorers/alignment/test_loading.py``.
+    Executed in ``tests/scorers/alignment/test_saving.py``.
     """
     from peft import PeftModel
 
@@ -222,7 +222,7 @@ def limit_pixels(processor: ProcessorMixin, pixels: tuple[int, int] | None) -> N
 
     Only processors that count pixels (Qwen) are changed; others resize as they are made to.
 
-    Executed in ``tests/scorers/alignment/test_loading.py``.
+    Executed in ``tests/scorers/alignment/test_saving.py``.
     """
     images: Any = processor.image_processor
     size = dict(images.size or {})

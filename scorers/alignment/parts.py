@@ -183,9 +183,14 @@ def _with_adapter(
     from peft import LoraConfig, get_peft_model
 
     by_part = {"language": parts.language, "vision": parts.vision, "projector": parts.projector}
-    patterns = [
-        linear_pattern(model, by_part[part]) for part, mode in modes.items() if mode in ("lora", "dora")
-    ]
+    patterns = []
+    for part, mode in modes.items():
+        if mode in ("lora", "dora"):
+            patterns.append(linear_pattern(model, by_part[part]))
+            if not patterns[-1]:
+                raise ModelError(
+                    f"{type(model).__name__}: {part}='{mode}' finds no linear layer; use 'full' or 'frozen'"
+                )
     full = [name for part, mode in modes.items() if mode == "full" for name in by_part[part]]
     embedding = next(n for n, module in model.named_modules() if module is model.get_input_embeddings())
     head = next((n for n, module in model.named_modules() if module is model.get_output_embeddings()), "")
@@ -197,7 +202,7 @@ def _with_adapter(
         lora_alpha=config.alpha,  # type: ignore[arg-type]
         lora_dropout=config.dropout,
         use_dora=config.language == "dora",
-        target_modules="|".join(filter(None, patterns)),
+        target_modules="|".join(patterns),
         modules_to_save=full or None,
         trainable_token_indices=dict.fromkeys(heads, tokens) if tokens else None,
     )

@@ -183,7 +183,11 @@ def test_the_recipe_is_the_paper_s():
     assert config.rates("qwen2_5_vl") == {"language": 3e-5, "vision": 2e-6, "projector": 1e-5}
     assert config.rates("mllama")["language"] == 9e-5
     assert (config.batch_size, config.weight_decay, config.warmup) == (128, 0.1, 0.03)
-    assert (config.soft_label("qwen2_5_vl"), config.soft_label("mllama"), config.digit_weight) == (0.15, 0.08, 2)
+    assert (config.soft_label("qwen2_5_vl"), config.soft_label("mllama"), config.digit_weight) == (
+        0.15,
+        0.08,
+        2,
+    )
     assert (config.generations, config.kl, config.temperature) == (2, 0.04, 0.9)
     assert config.pixels == (200704, 1003520)
 

@@ -143,9 +143,7 @@ def test_each_part_has_its_learning_rate_and_vectors_do_not_decay(model_folder):
     )
 
 
-@pytest.mark.parametrize(
-    ("loss", "weight"), [("cross_entropy", 0.0), ("triangular", 1.0), ("answers", 0.0)]
-)
+@pytest.mark.parametrize(("loss", "weight"), [("cross_entropy", 0.0), ("triangular", 1.0), ("answers", 0.0)])
 def test_every_loss_learns(loss, weight, model_folder, ratings, tmp_path):
     config = replace(CONFIG, loss=loss, value_weight=weight, max_steps=12)
     result = align(model_folder("qwen2_5_vl"), ratings, tmp_path / loss, config)
@@ -183,7 +181,9 @@ def test_gradient_checkpointing_and_autocast_change_little(model_folder, ratings
 
 def test_a_loss_that_is_not_finite_ends_the_run(model_folder, ratings, tmp_path):
     config = replace(CONFIG, learning_rate=1e30, max_steps=8)
-    with pytest.raises(TrainingError, match=r"step \d: (loss|grad_norm) is (nan|inf). Try: learning_rate=1e\+29"):
+    with pytest.raises(
+        TrainingError, match=r"step \d: (loss|grad_norm) is (nan|inf). Try: learning_rate=1e\+29"
+    ):
         align(model_folder("qwen2_5_vl"), ratings, tmp_path / "wild", config)
 
 
