@@ -86,9 +86,7 @@ def plan_for(scorer: Scorer, ratings: Sequence[Rating], readouts: Sequence[str] 
     >>> plan_for(FakeScorer(), [item]).same_scale, plan_for(FakeScorer("memorability"), [item]).same_scale
     (False, True)
     """
-    for name in readouts or ():
-        if name not in READOUTS:
-            raise unknown_name("readout", name, READOUTS)
+    _check_readouts(readouts)
     in_data = [name for name in DIMENSIONS if any(r.dimension == name for r in ratings)]
     if isinstance(scorer, ReadoutScorer):
         names = tuple(dict.fromkeys(readouts or READOUTS[:1]))
@@ -114,6 +112,12 @@ def plan_for(scorer: Scorer, ratings: Sequence[Rating], readouts: Sequence[str] 
         notes.append(_ranked_note(scorer, "on a scale of its own"))
     count = sum(rating.dimension in known for rating in ratings)
     return Plan(scorer.name, tuple(known), names, same, count, tuple(notes))
+
+
+def _check_readouts(names: Sequence[str] | None) -> None:
+    for name in names or ():
+        if name not in READOUTS:
+            raise unknown_name("readout", name, READOUTS)
 
 
 def _ranked_note(scorer: Scorer, why: str) -> str:
@@ -156,13 +160,15 @@ def score_items(
 
     Raises:
         RecordError: the folder holds something else, or a run with other settings.
-        InputError: nothing to compare, a prompt missing, or the ratings empty.
+        InputError: nothing to compare, a prompt missing, or the ratings empty; UnknownNameError for another
+            read-out.
         ModelError: the device is out of memory.
 
     Executed examples are in ``tests/scorers/test_benchmark_run.py``.
     """
     if not ratings or batch_size < 1:
         raise InputError(f"expected ratings and batch_size >= 1, got {len(ratings)} and {batch_size}")
+    _check_readouts(readouts)
     out, team = Path(out), team or processes()
     asked = {
         "scorer": scorer.name if isinstance(scorer, Scorer) else "",
