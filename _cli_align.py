@@ -105,8 +105,8 @@ def align(
     """Teach a multimodal LLM to see images as people do, from human ratings (CogIP-Bench, arXiv 2511.22805).
 
     The folder gets an adapter with everything that was trained, which scores as it stands (cogguided score
-    photos --scorer FOLDER). Settings are the paper's unless told otherwise. With the same command and --resume
-    a run that was killed goes on from its last checkpoint.
+    photos --scorer FOLDER). Settings are the paper's unless told otherwise. With the same command and
+    --resume a run that was killed goes on from its last checkpoint.
     """
     if context.invoked_subcommand is not None:
         return

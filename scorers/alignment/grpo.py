@@ -54,6 +54,12 @@ def grpo_trainer(
     class Rewarded(PartsTrainer, GRPOTrainer):
         """TRL's trainer with a learning rate for each part, and the benchmark's metrics."""
 
+        def _get_per_token_logps_and_entropies(
+            self, *args: Any, batch_num_images: Any = None, **kwargs: Any
+        ) -> Any:
+            """TRL 1.16 does not know a name of LLaVA-OneVision's, without which each row has one image."""
+            return super()._get_per_token_logps_and_entropies(*args, **kwargs)
+
     args = GRPOConfig(
         **arguments,
         num_generations=config.generations,

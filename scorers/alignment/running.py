@@ -36,8 +36,8 @@ class AlignmentResult:
         steps: optimiser steps.
         seconds: of training, those before a resume included.
         metrics: on the held-out ratings at the end, such as "spearman_memorability"; empty without any.
-        history: what was reported, in order: "step" with "loss", or with metrics of an evaluation; empty where
-            `resume` found the run at its end.
+        history: what was reported, in order: "step" with "loss", or with metrics of an evaluation; empty
+            where `resume` found the run at its end.
     """
 
     folder: Path

@@ -97,7 +97,7 @@ def test_an_end_that_no_template_puts_is_the_tokenizer_s(scorers):
 
 def test_losses_have_their_targets(scorers, ratings):
     scorer = scorers("qwen2_vl")
-    hard, batch = collate(scorer, ratings[:1], loss="cross_entropy", digit_weight=2.0)
+    _, batch = collate(scorer, ratings[:1], loss="cross_entropy", digit_weight=2.0)
     assert batch["targets"]["tokens"].shape[1] == 1
     assert sorted(set(batch["targets"]["weights"].tolist())) == [1.0, 2.0]
     _, batch = collate(scorer, ratings[:1], loss="triangular")

@@ -117,9 +117,9 @@ def test_what_cannot_be_used_is_told_before_a_model_is_loaded(ratings, table, tm
         align("m", [replace(ratings[0], dimension="beauty"), replace(ratings[1], score=7.0)], new, CONFIG)
     with pytest.raises(InputError, match="there is none"):
         align("m", [], new, CONFIG)
+    other = tmp_path / "other.csv"
+    other.write_text("image,dimension,score\nmissing.png,memorability,0.5\n")
     with pytest.raises(InputError, match="no image"):
-        other = tmp_path / "other.csv"
-        other.write_text("image,dimension,score\nmissing.png,memorability,0.5\n")
         align("m", other, new, CONFIG)
     with pytest.raises(InputError, match="8 numbers above 0"):
         align("m", ratings, new, CONFIG, stds=[0.1])
