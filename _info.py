@@ -12,7 +12,8 @@ from . import __version__
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "peft", "open_clip_torch", "pillow")
 EXTRAS = {
     "bench": "ratings from the Hub and from parquet",
-    "train": "aligning an MLLM by reward; ratings from the Hub; TensorBoard",
+    "train": "aligning an MLLM by reward; TensorBoard; ratings from the Hub",
+    "wandb": "reports of an alignment to Weights & Biases",
     "quantized": "aligning an MLLM whose frozen weights have 8 or 4 bits",
     "xformers": "memory-efficient attention on older GPUs",
     "embedded": "training the embedded model again",

@@ -71,7 +71,7 @@ class Clock(TrainerCallback, ExportableState):
 
 
 class Finite(TrainerCallback):
-    """Ends a run whose loss or gradient is not a number, before a checkpoint of it is written.
+    """Ends a run whose loss or gradient is not a number, at the next report of it.
 
     >>> guard = Finite("lower the learning rate")
     >>> guard.on_log(None, TrainerState(global_step=7), None, {"loss": float("nan")})

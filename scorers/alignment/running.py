@@ -93,7 +93,7 @@ def align(
     Executed examples are in ``tests/scorers/alignment/test_sft.py``.
     """
     chosen = recipe(model) if config is None else config
-    make_trainer = trainer_of(chosen.method)
+    make_trainer = trainer_of(chosen)
     ratings, held, widths = prepare_ratings(data, chosen, stds, evaluation, images, dimensions, split)
     folder = Path(output)
     facts = describe(model, adapter, chosen, ratings, widths, held)
@@ -118,16 +118,18 @@ def align(
     return _run(trainer, loaded, folder, facts, checkpoint, clock, held)
 
 
-def trainer_of(method: str) -> Callable[..., Trainer]:
-    """What sets up a trainer for a method.
+def trainer_of(config: AlignmentConfig) -> Callable[..., Trainer]:
+    """What sets up a trainer of the settings' method.
 
     Raises:
-        MissingExtraError: TRL or datasets is not installed, for "grpo".
+        MissingExtraError: TRL or datasets is not installed, for "grpo"; or what the run reports to.
 
-    >>> trainer_of("sft").__name__
+    >>> trainer_of(AlignmentConfig()).__name__
     'sft_trainer'
     """
-    if method == "sft":
+    if config.report_to != "none" and find_spec(config.report_to) is None:
+        raise missing_extra(config.report_to, "wandb" if config.report_to == "wandb" else "train")
+    if config.method == "sft":
         from .sft import sft_trainer
 
         return sft_trainer

@@ -104,7 +104,9 @@ def test_what_trl_cannot_train(model_folder, ratings, tmp_path, monkeypatch):
         set_up(model_folder("mllama"), CONFIG, ratings, tmp_path)
     monkeypatch.setattr("cogguided.scorers.alignment.running.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"cogguided\[train\]"):
-        trainer_of("grpo")
+        trainer_of(CONFIG)
+    with pytest.raises(MissingExtraError, match="wandb"):
+        trainer_of(AlignmentConfig(report_to="wandb"))
 
 
 @pytest.mark.slow
