@@ -90,10 +90,10 @@ def test_captions_leave_something_open_in_a_third():
     assert {"a cat", "cat", "sad cat"} <= set(drawn)
 
 
-def test_ratings_spread_by_words_and_look_at_no_rating_of_the_rest():
+def test_ratings_spread_by_words_and_look_at_no_rating_of_the_rest(tmp_path):
     from dataclasses import replace
 
-    from data import Concept, spread
+    from data import Concept, lexicon, spread
 
     rng = np.random.default_rng(0)
     votes = {"sad": (80, 15, 5), "happy": (5, 15, 80)}
@@ -102,9 +102,23 @@ def test_ratings_spread_by_words_and_look_at_no_rating_of_the_rest():
         for i, word in enumerate(["sad", "happy"] * 20)
     ]
     new = [Concept("a", "tear", "x", ("sad",), (0, 0, 99)), Concept("b", "joy", "x", ("happy",), (99, 0, 0))]
-    low, high = spread(rated, new)
+    low, high = spread(rated, new, {})
     assert low < -1 < 1 < high
-    np.testing.assert_array_equal(spread(rated, [replace(c, votes=None) for c in new]), (low, high))
+    np.testing.assert_array_equal(spread(rated, [replace(c, votes=None) for c in new], {}), (low, high))
+
+    # A word that no emoji of the rated half has is known from the lexicon alone.
+    unknown = [Concept("c", "scowl", "x", ("gloomy",), None), Concept("d", "grin", "x", ("merry",), None)]
+    felt = {"sad": -2.1, "happy": 2.7, "gloomy": -2.0, "merry": 2.5}
+    gloomy, merry = spread(rated, unknown, felt)
+    assert gloomy < merry - 1
+    assert np.ptp(spread(rated, unknown, {})) < 1e-9
+
+    file = tmp_path / "lexicon" / "vaderSentiment" / "vader_lexicon.txt"
+    file.parent.mkdir(parents=True)
+    file.write_text("".join(f"{word}\t{mean}\t0.5\t[]\n" for word, mean in felt.items()) + ":-)\t1.3\t0.5\t[]\n")
+    halves = lexicon(tmp_path, 0), lexicon(tmp_path, 1)
+    assert not halves[0].keys() & halves[1].keys()
+    assert {**halves[0], **halves[1]} == felt
 
 
 def test_an_open_word_stands_for_its_whole_family():

