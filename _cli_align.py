@@ -35,7 +35,8 @@ cogguided align merge runs/aligned runs/plain
 [bold]Settings[/] not named here are given with --set; cogguided align settings lists them all.
 
 [bold]Data[/]: a dataset on the Hub, parquet, the official CogIP-Bench files, or your own CSV or JSONL with
-image, dimension, score; as for cogguided bench. Of data with a split "train", that one is taken."""
+image, dimension, score; as for cogguided bench. Of data with a split "train", that one is taken. A column std
+of a CSV, TSV or JSONL says how sure each rating is, for --loss answers."""
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -69,7 +70,9 @@ def align(
     held_out: Annotated[
         float | None, typer.Option(min=0, max=0.9, help="Or: this share of the images is kept for it.")
     ] = None,
-    adapter: Annotated[str | None, typer.Option(help="Adapter on --model to go on with.")] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="Adapter on --model to go on with; it says what trains.")
+    ] = None,
     loss: Annotated[
         str | None, typer.Option(help="cross_entropy, triangular (the paper's), or answers.")
     ] = None,
@@ -167,7 +170,9 @@ def settings(
     model: Annotated[str, typer.Option(help="'embedded', or any other for the paper's recipe.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List every setting of a training run with its default, for --set."""
+    """List every setting of a training run with its default, for --set, and the presets by kind of model."""
+    from .scorers.alignment.config import PRESETS
+
     config = settings_for(model, {})
     if as_json:
         out.print_json(data=config.to_dict())
@@ -176,6 +181,11 @@ def settings(
     for name, value in config.to_dict().items():
         table.add_row(name, str(value), _meanings().get(name, ""))
     out.print(table)
+    presets = Table("preset for", "learning_rate", "eta", "from")
+    for own in PRESETS.values():
+        whence = "the paper" if own.from_paper else "Qwen2.5-VL's; untried"
+        presets.add_row(own.name, f"{own.learning_rate:g}", f"{own.eta:g}", whence)
+    out.print(presets)
 
 
 def settings_for(model: str, values: dict[str, Any]) -> AlignmentConfig:

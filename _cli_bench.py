@@ -89,6 +89,13 @@ def bench(
         float | None,
         typer.Option(help="Probability of valid answers below which one is unread. Default: 0.1."),
     ] = None,
+    pixels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MIN,MAX",
+            help="Fewest and most pixels an image is scaled to, for MLLMs that count them (Qwen).",
+        ),
+    ] = None,
     trust_remote_code: Annotated[bool, typer.Option(help="Run code that comes with the model.")] = False,
     seed: Annotated[
         int, typer.Option(min=0, help="Of the bootstrap; the items are the same whatever it is.")
@@ -130,10 +137,11 @@ def bench(
     if dimension is None and scorer in DIMENSIONS:
         names = [scorer]
     kind = None if dtype is None else read_dtype(dtype)
+    limits = None if pixels is None else read_pixels(pixels)
     ratings, chosen_split = choose_ratings(data, images, names, split, limit)
     team = processes(device)
     silence_libraries(generator=False)
-    given = {"adapter": adapter, "dtype": kind, "min_mass": min_mass}
+    given = {"adapter": adapter, "dtype": kind, "min_mass": min_mass, "pixels": limits}
     given["trust_remote_code"] = trust_remote_code or None
 
     def load() -> Scorer:
@@ -147,7 +155,7 @@ def bench(
             readouts=None if readout is None else [name.strip() for name in readout.split(",")],
             prompt=prompt,
             batch_size=batch_size,
-            settings=answer_settings(scorer, adapter, dtype, min_mass),
+            settings=answer_settings(scorer, adapter, dtype, min_mass, limits),
             overwrite=overwrite,
             progress=False if quiet else None,
             team=team,
@@ -166,6 +174,18 @@ def bench(
     figures = train_of(data)
     results = write_report(out_dir, about=about, train=figures, num_resamples=resamples, seed=seed)
     print_results(results, out_dir, as_json)
+
+
+def read_pixels(text: str) -> tuple[int, int]:
+    """Read "MIN,MAX".
+
+    >>> read_pixels("200704,1003520")
+    (200704, 1003520)
+    """
+    fewest, comma, most = text.replace(" ", "").partition(",")
+    if not (comma and fewest.isdecimal() and most.isdecimal() and 0 < int(fewest) <= int(most)):
+        raise InputError(f"--pixels {text}: expected MIN,MAX in pixels, such as 200704,1003520")
+    return int(fewest), int(most)
 
 
 def choose_ratings(
@@ -195,7 +215,11 @@ def train_of(data: str) -> dict[str, TrainFigures]:
 
 
 def answer_settings(
-    scorer: str, adapter: str | None, dtype: str | None, min_mass: float | None
+    scorer: str,
+    adapter: str | None,
+    dtype: str | None,
+    min_mass: float | None,
+    pixels: tuple[int, int] | None,
 ) -> dict[str, Any]:
     """Everything on the command line that answers depend on, model files included."""
     from .scorers.benchmark.folder import folder_digest
@@ -211,6 +235,7 @@ def answer_settings(
         "adapter": adapter,
         "dtype": dtype,
         "min_mass": min_mass,
+        "pixels": pixels,
         "model_files": digests,
         "cogguided": __version__,
     }

@@ -16,6 +16,7 @@ EXTRAS = {
     "wandb": "reports of an alignment to Weights & Biases",
     "quantized": "aligning an MLLM whose frozen weights have 8 or 4 bits",
     "xformers": "memory-efficient attention on older GPUs",
+    "resmem": "ResMem, a judge of memorability; non-commercial licence, 0.5 GB",
     "embedded": "training the embedded model again",
     "test": "running the tests",
     "dev": "working on the code: tests, ruff, mypy",

@@ -2,15 +2,20 @@
 
 The embedded base MLLM is aligned with the human valence ratings of one half of the emoji (`examples/embedded/
 ratings.py`), by each loss and from several seeds, and then scores pictures of the other half: no drawing of the same
-thing is on both sides, and the pictures of the other half are never seen in training. Both read-outs; Spearman's
-correlation and MAE of the scores with the ratings, averaged over seeds, with 95 % bootstrap intervals over
-concepts, and paired differences on the same concepts.
+thing is on both sides of the *alignment*. The base is not new to those pictures: its vision tower was trained to name
+all of them. So this is about feelings that were never told, not about things that were never seen.
+
+Both read-outs; Spearman's correlation and MAE of the scores with the ratings, averaged over seeds, and paired
+differences. 95 % intervals are percentiles of a bootstrap on two levels: each resample draws concepts and seeds with
+replacement, the same ones for both sides of a difference. A figure is over the pictures that were read in every seed;
+where these are less than nine tenths, or a correlation is undefined, there is none ("–").
 
     python benchmarks/alignment_ablation.py --out out/ablation            # all, two runs at a time
     python benchmarks/alignment_ablation.py --out out/ablation --report   # the tables again
+    python benchmarks/alignment_ablation.py --resmem                      # another judge's opinion, see `resmem_table`
 
-GRPO needs a model that answers, so it goes on from `warm`, a short supervised start, which is a row of its own.
-Runs that are there already are not repeated. Needs the extras "embedded" and "train".
+GRPO needs a model that answers, so it goes on from `warm`, a short supervised start, which is a row of its own; its
+time includes that. Runs that are there already are not repeated. Needs the extras "embedded" and "train".
 """
 
 from __future__ import annotations
@@ -52,6 +57,10 @@ COMPARED = [
     ("greedy", "grpo", "greedy", "warm"),
 ]
 METRICS = ("spearman", "mae")
+GOES_ON_FROM = {"grpo": "warm"}
+ENOUGH = 0.9
+"""Share of the pictures that must have been read in every seed for a figure to be given."""
+NO_FIGURE = "–"
 
 
 def rows_of(file: Path) -> list[dict[str, str]]:
@@ -63,6 +72,10 @@ def held_out(args: argparse.Namespace) -> list[dict[str, str]]:
     """One picture, Noto's, of every concept of the other half with enough uses."""
     rows = rows_of(args.data / "second.csv")
     return [row for row in rows if int(row["count"]) >= args.minimum and row["image"].endswith("_noto.png")]
+
+
+def result_file(variant: str, seed: int, args: argparse.Namespace) -> Path:
+    return args.out / f"{variant}-{seed}.json"
 
 
 def train(variant: str, seed: int, args: argparse.Namespace) -> Path | None:
@@ -83,7 +96,7 @@ def train(variant: str, seed: int, args: argparse.Namespace) -> Path | None:
     if variant == "warm":
         config = replace(config, max_steps=args.warm_steps)
     if variant == "grpo":
-        adapter = train("warm", seed, args)
+        adapter = args.out / f"warm-{seed}"
         config = replace(
             recipe("embedded"), method="grpo", max_steps=args.grpo_steps, seed=seed, learning_rate=3e-4,
             generations=8, temperature=1.0, batch_size=96, micro_batch=96,
@@ -98,9 +111,15 @@ def run(variant: str, seed: int, args: argparse.Namespace) -> None:
     from cogguided.scorers.mllm import MLLMScorer
 
     torch.set_num_threads(1)
+    seconds = 0.0
+    if variant in GOES_ON_FROM:
+        before = result_file(GOES_ON_FROM[variant], seed, args)
+        if not before.exists():
+            raise SystemExit(f"{variant}-{seed} goes on from {before.stem}: run that first (no {before})")
+        seconds = json.loads(before.read_text())["train_seconds"]
     start = time.perf_counter()
     folder = train(variant, seed, args)
-    seconds = time.perf_counter() - start
+    seconds += time.perf_counter() - start
     held = held_out(args)
     images = [args.data / row["image"] for row in held]
     scores = {}
@@ -119,110 +138,177 @@ def run(variant: str, seed: int, args: argparse.Namespace) -> None:
         found = scorer(images)
         scores[readout] = [round(value, 5) for value in found.values.tolist()]
     result = {"variant": variant, "seed": seed, "train_seconds": round(seconds, 1), "scores": scores}
-    (args.out / f"{variant}-{seed}.json").write_text(json.dumps(result) + "\n")
+    result_file(variant, seed, args).write_text(json.dumps(result) + "\n")
 
 
-def ranks(values: np.ndarray) -> np.ndarray:
-    from scipy.stats import rankdata
+def statistic(metric: str, score: np.ndarray, human: np.ndarray) -> np.ndarray:
+    """Of scores (..., n) and human ratings (..., n); NaN where undefined."""
+    from cogguided.scorers.benchmark import metrics
 
-    return rankdata(values, axis=-1)
+    return metrics.mae(human, score) if metric == "mae" else metrics.spearman(human, score)
 
 
-def statistic(name: str, score: np.ndarray, human: np.ndarray) -> np.ndarray:
-    """Of concepts' scores (..., n) with human ratings (..., n); what could not be read counts as the mean."""
-    if name == "mae":
-        return np.abs(score - human).mean(-1)
-    one, two = ranks(score), ranks(human)
-    one, two = one - one.mean(-1, keepdims=True), two - two.mean(-1, keepdims=True)
-    power = np.sqrt((one**2).sum(-1) * (two**2).sum(-1))
-    return np.divide((one * two).sum(-1), power, out=np.zeros_like(power), where=power > 0)
+def measure(
+    metric: str, scores: np.ndarray, human: np.ndarray, resamples: int, seed: int = 0
+) -> tuple[float, np.ndarray]:
+    """Mean over seeds of scores (S, n) against human (n,), and its resamples (R,) of concepts and seeds.
+
+    The same `seed` and n draw the same concepts, and the same seeds where S is the same: differences are paired.
+    """
+    rng = np.random.default_rng(seed)
+    concepts = rng.integers(0, len(human), (resamples, len(human)))
+    of_seed = np.stack([statistic(metric, one[concepts], human[concepts]) for one in scores])
+    drawn = (rng.random((resamples, len(scores))) * len(scores)).astype(int)
+    whole = np.mean([statistic(metric, one, human) for one in scores])
+    return float(whole), of_seed[drawn, np.arange(resamples)[:, None]].mean(1)
+
+
+def read_everywhere(*runs: np.ndarray) -> np.ndarray | None:
+    """Which pictures (n,) were read in every seed of every run (S, n); None if they are not `ENOUGH`."""
+    kept = np.isfinite(np.concatenate(runs)).all(0)
+    return kept if kept.mean() >= ENOUGH else None
+
+
+def cell(value: float, resamples: np.ndarray, sign: str = "") -> str:
+    if np.isnan(value):
+        return NO_FIGURE
+    if np.isnan(resamples).any():
+        return f"{value:{sign}.3f} [{NO_FIGURE}]"
+    low, high = np.percentile(resamples, [2.5, 97.5])
+    return f"{value:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
+
+
+def difference(metric: str, one: np.ndarray, two: np.ndarray, human: np.ndarray, resamples: int) -> str:
+    """Cell of one minus two, on the pictures that both have read."""
+    kept = read_everywhere(one, two)
+    if kept is None:
+        return NO_FIGURE
+    (a, sa), (b, sb) = (measure(metric, run[:, kept], human[kept], resamples) for run in (one, two))
+    return cell(a - b, sa - sb, "+")
 
 
 def report(args: argparse.Namespace) -> None:
     """Print the tables and write args.out/report.md."""
     held = held_out(args)
     human = np.array([float(row["score"]) for row in held])
-    draws = np.random.default_rng(0).integers(0, len(held), (args.resamples, len(held)))
-    scored, unread, seconds = {}, {}, {}
-    for file in sorted(args.out.glob("*.json")):
-        found = json.loads(file.read_text())
-        for readout, values in found["scores"].items():
-            scores = np.array(values, float)
-            bad = np.isnan(scores)
-            # What cannot be read tells nothing: it stands at the middle of what can (or at 0).
-            scores[bad] = scores[~bad].mean() if (~bad).any() else 0.0
-            key = (readout, found["variant"])
-            scored.setdefault(key, []).append(scores)
-            unread.setdefault(key, []).append(bad.mean())
-            seconds.setdefault(found["variant"], []).append(found["train_seconds"])
-
-    def spread(metric: str, key: tuple[str, str]) -> tuple[float, np.ndarray]:
-        """Value and its resamples (R,), averaged over seeds."""
-        seeds = scored[key]
-        whole = np.mean([statistic(metric, one, human) for one in seeds])
-        return float(whole), np.mean([statistic(metric, one[draws], human[draws]) for one in seeds], axis=0)
-
-    found = {(metric, key): spread(metric, key) for metric in METRICS for key in scored}
+    found: dict[tuple[str, str], list[list[float]]] = {}
+    seconds: dict[str, list[float]] = {}
+    for variant in VARIANTS:
+        for file in sorted(args.out.glob(f"{variant}-[0-9]*.json")):
+            result = json.loads(file.read_text())
+            seconds.setdefault(variant, []).append(result["train_seconds"])
+            for readout, values in result["scores"].items():
+                found.setdefault((readout, variant), []).append(values)
+    scores = {key: np.array(values, float) for key, values in found.items()}
     lines = [
-        f"{len(held)} pictures of held-out concepts; training on {len(rows_of(args.data / 'first.csv'))} pictures of "
-        "other concepts.",
+        f"{len(held)} pictures of concepts whose ratings no alignment was told; training on "
+        f"{len(rows_of(args.data / 'first.csv'))} pictures of other concepts. Figures are over the pictures read in "
+        f"every seed; {NO_FIGURE}: fewer than {ENOUGH:.0%} were, or it is undefined. In brackets: 95 % bootstrap "
+        "intervals over concepts and seeds.",
         "", "| aligned by | read-out | seeds | Spearman | MAE | unread | s to train |", "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
-
-    def cell(value: float, resamples: np.ndarray, sign: str = "") -> str:
-        low, high = np.percentile(resamples, [2.5, 97.5])
-        return f"{value:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
-
     for variant in VARIANTS:
         for readout in ("greedy", "expected"):
-            key = (readout, variant)
-            if key in scored:
-                cells = [cell(*found[metric, key]) for metric in METRICS]
-                share = f"{100 * np.mean(unread[key]):.1f} %"
-                cells += [share, f"{np.mean(seconds[variant]):.0f}"]
-                lines.append(f"| {variant} | {readout} | {len(scored[key])} | {' | '.join(cells)} |")
+            run = scores.get((readout, variant))
+            if run is None:
+                continue
+            kept = read_everywhere(run)
+            cells = [
+                NO_FIGURE if kept is None else cell(*measure(m, run[:, kept], human[kept], args.resamples))
+                for m in METRICS
+            ]
+            cells += [f"{100 * np.isnan(run).mean():.1f} %", f"{np.mean(seconds[variant]):.0f}"]
+            lines.append(f"| {variant} | {readout} | {len(run)} | {' | '.join(cells)} |")
     lines += ["", "| paired difference | Spearman (more is better) | MAE (less is better) |", "|---|---|---|"]
     for one_read, one, two_read, two in COMPARED:
-        first, second = (one_read, one), (two_read, two)
-        if first in scored and second in scored:
-            cells = []
-            for metric in METRICS:
-                (a, sa), (b, sb) = found[metric, first], found[metric, second]
-                cells.append(cell(a - b, sa - sb, "+"))
+        first, second = scores.get((one_read, one)), scores.get((two_read, two))
+        if first is not None and second is not None:
+            cells = [difference(metric, first, second, human, args.resamples) for metric in METRICS]
             lines.append(f"| {one}, {one_read} - {two}, {two_read} | {' | '.join(cells)} |")
     text = "\n".join(lines) + "\n"
     print(text)
     (args.out / "report.md").write_text(text)
 
 
-def start(args: argparse.Namespace) -> None:
-    """Run what is missing, so many at a time, each in a process of its own."""
-    jobs = [
+def resmem_table(args: argparse.Namespace) -> str:
+    """Does the shipped memorability scorer rank pictures as ResMem does? Needs the extra "resmem".
+
+    The runs here are taught valence alone, so it is the embedded scorer that is asked. What it was taught is a proxy
+    (distance to the likest pictures), on these pictures too; ResMem learnt from memory games with photographs. Only
+    ranks can be compared.
+    """
+    from cogguided import load_scorer
+    from cogguided.scorers.benchmark import evaluate, judged
+
+    images = [args.data / row["image"] for row in held_out(args)]
+    judge, ours = load_scorer("resmem")(images).values, load_scorer("memorability")(images).values
+    agreement = evaluate(judged(judge.tolist(), ours.tolist()), args.resamples, metrics=["spearman"])[
+        "spearman"
+    ]
+    return (
+        "| Spearman with ResMem | pictures | unread |\n|---|---|---|\n"
+        f"| {agreement.value:.3f} [{agreement.low:.3f}, {agreement.high:.3f}] | {len(images)} "
+        f"| {100 * ours.isnan().float().mean():.1f} % |"
+    )
+
+
+def next_job(jobs: list[tuple[str, int]], args: argparse.Namespace) -> tuple[str, int] | None:
+    """The first job that need not wait for the run it goes on from."""
+    for variant, seed in jobs:
+        before = GOES_ON_FROM.get(variant)
+        if before is None or result_file(before, seed, args).exists():
+            return variant, seed
+    return None
+
+
+def jobs_to_do(args: argparse.Namespace) -> list[tuple[str, int]]:
+    """What is missing of the variants asked for and of those that they go on from."""
+    asked = set(args.variants or VARIANTS)
+    asked |= {GOES_ON_FROM[variant] for variant in asked if variant in GOES_ON_FROM}
+    return [
         (variant, seed)
         for seed in range(args.seeds)
-        for variant in args.variants or VARIANTS
-        if not (args.out / f"{variant}-{seed}.json").exists() and (variant != "base" or seed == 0)
+        for variant in VARIANTS
+        if variant in asked
+        and not result_file(variant, seed, args).exists()
+        and (variant != "base" or seed == 0)
     ]
+
+
+def start(args: argparse.Namespace) -> None:
+    """Run what is missing, so many at a time, each in a process of its own."""
+    jobs = jobs_to_do(args)
     running: list[tuple[str, subprocess.Popen]] = []
     while jobs or running:
         for name, process in list(running):
             if process.poll() is not None:
                 running.remove((name, process))
-                print(f"{name}: {'done' if process.returncode == 0 else f'failed, see {name}.log'}", flush=True)
-        if not jobs or len(running) >= args.workers:
-            time.sleep(1)
-        else:
-            variant, seed = jobs.pop(0)
-            name = f"{variant}-{seed}"
+                print(
+                    f"{name}: {'done' if process.returncode == 0 else f'failed, see {name}.log'}", flush=True
+                )
+        job = next_job(jobs, args) if len(running) < args.workers else None
+        if job is not None:
+            jobs.remove(job)
+            name = f"{job[0]}-{job[1]}"
             with (args.out / f"{name}.log").open("w") as log:
-                command = [sys.executable, str(HERE), *sys.argv[1:], "--one", variant, str(seed)]
+                command = [sys.executable, str(HERE), *sys.argv[1:], "--one", job[0], str(job[1])]
                 running.append((name, subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)))
+        elif running:
+            time.sleep(1)
+        elif jobs:
+            for variant, seed in jobs:
+                print(f"{variant}-{seed}: not begun, since {GOES_ON_FROM[variant]}-{seed} failed", flush=True)
+            return
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("out/ablation"))
-    parser.add_argument("--data", type=Path, default=Path("out/ratings"), help="made by ratings.py if it is not there")
+    parser.add_argument(
+        "--data", type=Path, default=Path("out/ratings"), help="made by ratings.py if it is not there"
+    )
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, help="only these")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=100, help="optimiser steps of the supervised losses")
@@ -232,6 +318,9 @@ def main() -> None:
     parser.add_argument("--resamples", type=int, default=2000)
     parser.add_argument("--workers", type=int, default=2, help="runs at a time, one thread each")
     parser.add_argument("--report", action="store_true", help="print the tables of what is there")
+    parser.add_argument(
+        "--resmem", action="store_true", help="only the embedded memorability scorer beside ResMem"
+    )
     parser.add_argument("--one", nargs=2, metavar=("VARIANT", "SEED"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -239,6 +328,9 @@ def main() -> None:
         subprocess.run([sys.executable, str(SCRIPTS / "ratings.py"), "--out", str(args.data)], check=True)
     if args.one:
         run(args.one[0], int(args.one[1]), args)
+        return
+    if args.resmem:
+        print(resmem_table(args))
         return
     if not args.report:
         start(args)

@@ -7,6 +7,7 @@ node costs as much as one more prompt token.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,6 +61,20 @@ def check_branchable(model: PreTrainedModel) -> None:
         )
 
 
+def cache_keyword(model: PreTrainedModel) -> str:
+    """Name under which the model's forward takes its cache.
+
+    It is ``cache`` from transformers 5.24 on, where the older ``past_key_values`` gives a FutureWarning.
+    Decorators of forward are seen through.
+
+    >>> class Old(torch.nn.Module):
+    ...     def forward(self, input_ids, past_key_values=None, cache_position=None): ...
+    >>> cache_keyword(Old())
+    'past_key_values'
+    """
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+
+
 class Branches:
     """A tree of continuations for each prompt of a batch, on a cache that holds the prompts.
 
@@ -73,6 +88,7 @@ class Branches:
         self._cache = (
             DynamicCache()
         )  # without a config: also sliding layers keep all, the mask does the sliding
+        self._cache_keyword = cache_keyword(model)
         self._prefix_mask = inputs["attention_mask"].bool()
         self._lengths = np.asarray(lengths)
         self._cross_mask: torch.Tensor | None = None
@@ -104,7 +120,8 @@ class Branches:
         # Only the decoder knows the positions in use: with M-RoPE they depend on the images' sizes.
         hook = self._model.get_decoder().register_forward_pre_hook(note_positions, with_kwargs=True)
         try:
-            self._model(**inputs, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
+            memory: dict[str, Any] = {self._cache_keyword: self._cache}
+            self._model(**inputs, **memory, use_cache=True, logits_to_keep=1)
         finally:
             hook.remove()
         return seen[0]
@@ -130,14 +147,13 @@ class Branches:
         positions = torch.from_numpy(self._start[:, None] + self._depth[:, old:]).to(device)
         if self._planes:
             positions = positions[None].expand(self._planes, -1, -1)
-        extra: dict[str, Any] = {}
+        extra: dict[str, Any] = {self._cache_keyword: self._cache}
         if self._cross_mask is not None:
             extra["cross_attention_mask"] = self._cross_mask[:, None].expand(-1, width, -1, -1)
         logits: torch.Tensor = self._model(
             input_ids=ids.to(device),
             attention_mask=self._mask(old),
             position_ids=positions,
-            past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=0 if keep is None else torch.tensor(keep, device=device),
             **extra,

@@ -33,8 +33,8 @@ READOUTS = ("expected", "greedy")
 
 MIN_MASS = 0.1
 """Below this probability of valid answers an expected score is not valid."""
-MAX_NEW_TOKENS = 32
-"""Length of a greedy answer; a well-formed one takes about ten tokens."""
+MAX_NEW_TOKENS = 100
+"""Longest greedy answer, as in the official code; a well-formed one ends after about ten tokens."""
 
 
 @dataclass
@@ -123,6 +123,7 @@ class MLLMScorer:
         readout: "expected" or "greedy".
         batch_size: images a pass.
         min_mass: probability of valid answers below which an expected score is not valid.
+        max_new_tokens: where a greedy answer that does not end is cut.
         progress: show a bar over the batches: True, False, or None for only on a terminal.
     """
 
@@ -137,20 +138,23 @@ class MLLMScorer:
         batch_size: int = 16,
         min_mass: float = MIN_MASS,
         progress: bool | None = None,
+        max_new_tokens: int = MAX_NEW_TOKENS,
     ) -> None:
         if dimension not in core.facts.dimensions:
             raise unknown_name(f"dimension of {core.facts.name}", dimension, core.facts.dimensions)
         if readout not in READOUTS:
             raise unknown_name("readout", readout, READOUTS)
-        if batch_size < 1 or not 0 <= min_mass <= 1:
+        if batch_size < 1 or max_new_tokens < 1 or not 0 <= min_mass <= 1:
             raise InputError(
-                f"expected batch_size >= 1 and min_mass in [0, 1], got {batch_size} and {min_mass}"
+                "expected batch_size >= 1, max_new_tokens >= 1 and min_mass in [0, 1], "
+                f"got {batch_size}, {max_new_tokens} and {min_mass}"
             )
         self._core = core
         self.dimension = dimension
         self.readout = readout
         self.batch_size = batch_size
         self.min_mass = min_mass
+        self.max_new_tokens = max_new_tokens
         self.progress = progress
 
     @classmethod
@@ -165,6 +169,7 @@ class MLLMScorer:
         dtype: torch.dtype | None = None,
         min_mass: float = MIN_MASS,
         trust_remote_code: bool = False,
+        max_new_tokens: int = MAX_NEW_TOKENS,
     ) -> MLLMScorer:
         """Load a model from a folder or the hub.
 
@@ -178,6 +183,7 @@ class MLLMScorer:
             dtype: default: float32 on a CPU, bfloat16 elsewhere.
             min_mass: probability of valid answers below which an expected score is not valid.
             trust_remote_code: run code that comes with the model.
+            max_new_tokens: where a greedy answer that does not end is cut; one that ends costs no more.
 
         Raises:
             ModelError: the model cannot be loaded or is of another kind.
@@ -186,7 +192,7 @@ class MLLMScorer:
         Executed examples are in ``tests/scorers/test_mllm.py``.
         """
         loaded = load_checkpoint(model, adapter, device, dtype, trust_remote_code)
-        return cls.from_loaded(*loaded, dimension, readout, batch_size, min_mass)
+        return cls.from_loaded(*loaded, dimension, readout, batch_size, min_mass, max_new_tokens)
 
     @classmethod
     def from_loaded(
@@ -198,6 +204,7 @@ class MLLMScorer:
         readout: str = "expected",
         batch_size: int = 16,
         min_mass: float = MIN_MASS,
+        max_new_tokens: int = MAX_NEW_TOKENS,
     ) -> MLLMScorer:
         """Score with a model that is loaded already, such as one in training; its mode is left as it is.
 
@@ -207,7 +214,7 @@ class MLLMScorer:
         An executed example is in ``tests/scorers/alignment/test_sft.py``.
         """
         core = _Core(model, processor, facts)
-        scorer = cls(core, dimension, readout, batch_size, min_mass)
+        scorer = cls(core, dimension, readout, batch_size, min_mass, max_new_tokens=max_new_tokens)
         with torch.inference_mode():
             core.split_questions()
             core.check_packing()
@@ -264,7 +271,15 @@ class MLLMScorer:
         Raises:
             UnknownNameError: the model has no such dimension.
         """
-        return MLLMScorer(self._core, name, self.readout, self.batch_size, self.min_mass, self.progress)
+        return MLLMScorer(
+            self._core,
+            name,
+            self.readout,
+            self.batch_size,
+            self.min_mass,
+            self.progress,
+            self.max_new_tokens,
+        )
 
     def to(self, device: torch.device | str) -> MLLMScorer:
         """Move the weights, for every scorer that shares them, and return the scorer itself."""
@@ -385,7 +400,7 @@ class MLLMScorer:
         if "greedy" in readouts:  # on the same prefix: nothing is computed twice but the question
             tokenizer: Any = core.processor.tokenizer
             stop = stop_tokens(core.model, core.processor)
-            texts = read_greedy(branches, questions, stop, len(lengths), MAX_NEW_TOKENS)
+            texts = read_greedy(branches, questions, stop, len(lengths), self.max_new_tokens)
             for said, text in zip(answers, texts, strict=True):
                 decoded = {n: tokenizer.decode(text[n], skip_special_tokens=True) for n in names}
                 said["greedy"] = {n: from_text(decoded[n], dims[n]) for n in names}

@@ -251,11 +251,14 @@ def _mllm(
     dtype: Any = None,
     min_mass: float | None = None,
     trust_remote_code: bool = False,
+    max_new_tokens: int | None = None,
+    pixels: tuple[int, int] | None = None,
 ) -> Scorer:
     """Any Hugging Face image-text-to-text model, asked for one dimension."""
-    from .mllm import MIN_MASS, MLLMScorer
+    from .mllm import MAX_NEW_TOKENS, MIN_MASS, MLLMScorer
+    from .pixels import set_pixels
 
-    return MLLMScorer.from_pretrained(
+    scorer = MLLMScorer.from_pretrained(
         model,
         dimension=dimension,
         adapter=adapter,
@@ -265,7 +268,11 @@ def _mllm(
         dtype=dtype,
         min_mass=MIN_MASS if min_mass is None else min_mass,
         trust_remote_code=trust_remote_code,
+        max_new_tokens=MAX_NEW_TOKENS if max_new_tokens is None else max_new_tokens,
     )
+    if pixels is not None:
+        set_pixels(scorer.processor, *pixels)
+    return scorer
 
 
 def _dimension_factory(dimension: str) -> Factory:
@@ -300,6 +307,13 @@ def _embedded_clip(batch_size: int = 64, device: Any = None, dtype: Any = None) 
     return _open_clip(_require_embedded("clip"), batch_size=batch_size, device=device, dtype=dtype)
 
 
+def _resmem(batch_size: int = 32, device: Any = None) -> Scorer:
+    """ResMem: how well people will remember an image. Non-commercial licence; needs the extra "resmem"."""
+    from .resmem import ResMemScorer
+
+    return ResMemScorer.from_pretrained(batch_size=batch_size, device=device)
+
+
 def _register_built_in() -> None:
     from .fake import FakeScorer
 
@@ -314,6 +328,10 @@ def _register_built_in() -> None:
         _open_clip,
         ScorerInfo("open_clip", _first_line(_open_clip), -1.0, 1.0, True, source="model=..."),
     )
+    resmem = ScorerInfo(
+        "resmem", _first_line(_resmem), 0.0, 1.0, False, "human", "resmem", "ResMem Non-commercial License"
+    )
+    register_scorer("resmem", _resmem, resmem)
     register_scorer(
         "fake", FakeScorer, ScorerInfo("fake", _first_line(FakeScorer), 0.0, 1.0, source="built in")
     )

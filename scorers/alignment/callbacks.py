@@ -1,11 +1,14 @@
-"""What a Hugging Face trainer is told to do beside its steps: keep the time, and stop at nonsense."""
+"""What a trainer is told to do beside its steps: keep the time, stop at nonsense, say what to try."""
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
@@ -111,3 +114,32 @@ def advice(config: AlignmentConfig) -> str:
     )
     wider = 'precision="bfloat16" or "float32"' if config.precision == "float16" else 'precision="float32"'
     return f"{lower}; {wider}; warmup=0.1; resume from the last checkpoint"
+
+
+@contextmanager
+def memory_watched(config: AlignmentConfig, doing: str, kept: Callable[[], str]) -> Iterator[None]:
+    """Say what to try where the device is out of memory, and what is `kept` of the run.
+
+    Raises:
+        TrainingError: out of memory.
+
+    >>> with memory_watched(AlignmentConfig(micro_batch=2, bits=4), "training", lambda: "step 5 is kept"):
+    ...     raise torch.OutOfMemoryError
+    Traceback (most recent call last):
+    ...
+    cogguided._errors.TrainingError: out of memory while training; step 5 is kept. Try: micro_batch=1; \
+vision="lora"; projector="lora"; fewer pixels
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        tries = {
+            f"micro_batch={config.micro_batch // 2}": config.micro_batch > 1,
+            "gradient_checkpointing=true": config.gradient_checkpointing is False,
+            "bits=4": config.bits != 4 and config.makes_adapter,
+            'vision="lora"': config.vision == "full",
+            'projector="lora"': config.projector == "full",
+            "fewer pixels": True,
+        }
+        told = "; ".join(name for name, helps in tries.items() if helps)
+        raise TrainingError(f"out of memory while {doing}; {kept()}. Try: {told}") from error

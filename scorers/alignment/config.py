@@ -13,25 +13,47 @@ MODES = ("frozen", "lora", "dora", "full")
 """What can be done with a part of the model; "dora" with the language model only."""
 
 
+OF_ADAPTER = ("language", "vision", "projector", "rank", "alpha", "dropout", "answer_tokens")
+"""Settings that an adapter to go on with decides."""
+
+
 @dataclass(frozen=True)
-class Family:
-    """What the paper (arXiv 2511.22805) set for one kind of model.
+class Preset:
+    """What is preset for one kind of model.
 
     Attributes:
+        name: what people call it.
         learning_rate: of the language model in SFT.
         eta: weight of the triangular soft label.
+        from_paper: these are the paper's (arXiv 2511.22805); else they are Qwen2.5-VL's, and untried.
     """
 
+    name: str
     learning_rate: float = 3e-5
     eta: float = 0.15
+    from_paper: bool = False
 
 
-FAMILIES = {
-    "qwen2_5_vl": Family(3e-5),  # the paper's Qwen2.5-VL-7B
-    "gemma3": Family(1e-5),  # its Gemma-3-12B
-    "mllama": Family(9e-5, eta=0.08),  # its Llama-3.2-11B-Vision
+PRESETS = {
+    "qwen2_vl": Preset("Qwen2-VL"),
+    "qwen2_5_vl": Preset("Qwen2.5-VL", 3e-5, from_paper=True),  # set for its 7B
+    "qwen3_vl": Preset("Qwen3-VL"),
+    "gemma3": Preset("Gemma 3", 1e-5, from_paper=True),  # 12B
+    "mllama": Preset("Llama 3.2 Vision", 9e-5, eta=0.08, from_paper=True),  # 11B
+    "internvl": Preset("InternVL3"),
+    "llava_onevision": Preset("LLaVA-OneVision"),
+    "smolvlm": Preset("SmolVLM"),
 }
-"""By the `model_type` of a model's config. Others get `Family()`, the values of Qwen2.5-VL."""
+"""By the `model_type` of a model's config."""
+
+
+def preset(model_type: str) -> Preset:
+    """Return what is preset for a kind of model; for one that is not listed, Qwen2.5-VL's values.
+
+    >>> preset("mllama").learning_rate, preset("smolvlm").from_paper, preset("idefics3").name
+    (9e-05, False, 'idefics3')
+    """
+    return PRESETS.get(model_type, Preset(model_type))
 
 
 @dataclass(frozen=True)
@@ -44,7 +66,7 @@ class AlignmentConfig:
         value_weight: weight of the term on the expected score, beside any loss; 0 leaves it out.
         width: of "answers": how unsure a rating is, as a standard deviation in parts of its range.
         sample_prefix: of "answers": tell the model an answer drawn from the target, not the rating's own.
-        eta: of "triangular": weight of the soft label; None: the family's.
+        eta: of "triangular": weight of the soft label; None: the preset's.
         digit_weight: of "cross_entropy" and "triangular": weight of a digit's loss.
         language: what trains of the language model: "frozen", "lora", "dora" or "full".
         vision: the same for the vision tower, without "dora".
@@ -53,7 +75,7 @@ class AlignmentConfig:
         alpha: their scale is alpha / rank.
         dropout: in the adapters.
         answer_tokens: also train the embeddings of the tokens that answers are made of.
-        learning_rate: of the language model; None: the family's, or 1e-6 for "grpo".
+        learning_rate: of the language model; None: the preset's, or 1e-6 for "grpo".
         vision_learning_rate: of the vision tower; None: 2e-6, or 1e-6 for "grpo".
         projector_learning_rate: of the projector; None: 1e-5, or 1e-6 for "grpo".
         weight_decay: on matrices; biases and norms have none.
@@ -63,7 +85,7 @@ class AlignmentConfig:
         max_steps: stop after so many optimiser steps.
         minutes: stop after so much time; the learning rate then falls with the clock, if that is sooner.
         batch_size: ratings a step, over all processes; of "grpo": answers a step.
-        micro_batch: ratings a process sees at once.
+        micro_batch: ratings a process sees at once, in training and in evaluation.
         wordings: how many wordings of each question to train on; the first is the one that scoring uses.
         held_out: share of the images kept for evaluation.
         eval_every: evaluate after so many steps; None: at the end only.
@@ -196,7 +218,7 @@ class AlignmentConfig:
         """
         sft = self.method == "sft"
         given = {
-            "language": (self.learning_rate, FAMILIES.get(model_type, Family()).learning_rate),
+            "language": (self.learning_rate, preset(model_type).learning_rate),
             "vision": (self.vision_learning_rate, 2e-6),
             "projector": (self.projector_learning_rate, 1e-5),
         }
@@ -210,7 +232,7 @@ class AlignmentConfig:
         >>> AlignmentConfig().soft_label("mllama")
         0.08
         """
-        return FAMILIES.get(model_type, Family()).eta if self.eta is None else self.eta
+        return preset(model_type).eta if self.eta is None else self.eta
 
     def to_dict(self) -> dict[str, Any]:
         """Return all settings in JSON's types.

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import ProcessorMixin
 
-from ..._errors import InputError
+from ..._errors import ImageError, InputError
 from ..benchmark.data import Rating
 from ..branching import Inputs
 from ..checkpoints import ScorerFacts
@@ -30,31 +32,43 @@ IGNORE = -100
 def split_by_image(ratings: Sequence[Rating], share: float, seed: int = 0) -> tuple[list[int], list[int]]:
     """Indices of ratings to train on and to hold out; all ratings of an image are on one side.
 
-    Which images are held out depends on their paths and the seed only, not on order or on other images, so
-    the share is met on average.
+    Which images are held out depends on the bytes of their files and the seed only: not on where they lie or
+    how their paths are written, on order, or on other images. So the share is met on average, and an image
+    that is there twice is on one side.
 
     Raises:
-        InputError: the share is not in [0, 1), or one side comes out empty.
+        InputError: the share is not in [0, 1), or one side comes out empty; ImageError: no such file.
 
-    >>> from pathlib import Path
-    >>> ratings = [Rating(Path(f"{i % 50}.png"), "funniness", 5.0, str(i)) for i in range(100)]
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> ratings = [Rating(folder / f"{i % 50}.png", "funniness", 5.0, str(i)) for i in range(100)]
+    >>> sizes = [rating.image.write_bytes(rating.image.name.encode()) for rating in ratings]
     >>> kept, held = split_by_image(ratings, 0.2)
     >>> {ratings[i].image for i in kept} & {ratings[i].image for i in held}, len(kept) + len(held)
     (set(), 100)
     """
     if not 0 <= share < 1:
         raise InputError(f"held_out: expected a share in [0, 1), got {share}")
+    if share == 0:
+        return list(range(len(ratings))), []
 
-    def held(rating: Rating) -> bool:
-        digest = hashlib.sha256(f"{seed}\n{rating.image}".encode()).digest()
+    def held(image: Path) -> bool:
+        try:
+            content = hashlib.sha256(image.read_bytes()).hexdigest()
+        except OSError as error:
+            raise ImageError(f"{image}: cannot be read ({error.strerror})") from error
+        digest = hashlib.sha256(f"{seed}\n{content}".encode()).digest()
         return int.from_bytes(digest[:8], "big") < share * 2**64
 
+    paths = list(dict.fromkeys(rating.image for rating in ratings))
+    with ThreadPoolExecutor() as threads:
+        side = dict(zip(paths, threads.map(held, paths), strict=True))
     sides: tuple[list[int], list[int]] = ([], [])
     for index, rating in enumerate(ratings):
-        sides[held(rating)].append(index)
-    if share > 0 and not all(sides):
+        sides[side[rating.image]].append(index)
+    if not all(sides):
         raise InputError(
-            f"held_out={share:g} of {len({r.image for r in ratings})} images leaves one side empty: "
+            f"held_out={share:g} of {len(paths)} images leaves one side empty: "
             "take another share or seed, or give the ratings to evaluate on"
         )
     return sides

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..benchmark.data import Rating
-from ..benchmark.metrics import evaluate, judged
+from ..benchmark.metrics import METRICS, evaluate, judged
 from ..mllm import MLLMScorer
-
-METRICS = ("spearman", "mae", "mse", "unread", "mass")
 
 
 def evaluate_ratings(scorer: MLLMScorer, ratings: Sequence[Rating]) -> dict[str, float]:
     """Score every rating's image and compare: "spearman_memorability", "mae_memorability", ...
 
-    Each process scores its share, and all return the whole. A metric that cannot be computed is left out.
+    All of the benchmark's metrics (`benchmark.metrics.METRICS`), with the scorer's own `min_mass`. Each
+    process scores its share, and all return the whole. A metric that cannot be computed is left out.
 
     Executed in ``tests/scorers/alignment/test_sft.py``.
     """

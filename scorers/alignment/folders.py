@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ... import __version__
-from ..._errors import InputError
+from ..._errors import CogGuidedError, InputError, RecordError
 from ..benchmark.data import Rating
+from ..benchmark.folder import write_text
 from ..dimensions import DIMENSIONS
-from .config import AlignmentConfig
+from .config import OF_ADAPTER, AlignmentConfig
 
 RUN_FILE = "alignment.json"
 FREE = ("micro_batch", "keep", "log_every", "workers", "report_to", "minutes", "gradient_checkpointing")
@@ -39,6 +41,7 @@ def describe(
         "cogguided": __version__,
         "model": str(model),
         "adapter": None if adapter is None else str(adapter),
+        "from_adapter": adapter is not None or (Path(str(model)) / "adapter_config.json").is_file(),
         "config": config.to_dict(),
         "ratings": {name: count for name, count in counts.items() if count},
         "held_out": len(held),
@@ -47,26 +50,45 @@ def describe(
 
 
 def open_folder(folder: Path, facts: dict[str, Any], resume: bool, overwrite: bool) -> Path | None:
-    """Make the folder of a run, or find the last whole checkpoint in it; the first process decides for all.
+    """Check the folder of a run, or find the last whole checkpoint in it; the first process decides for all.
+
+    Nothing is written: `claim_folder` does that. A run to be resumed that has no checkpoint is warned about.
 
     Raises:
         InputError: the folder is in use and neither is asked for; or a resumed run is another one.
+        RecordError: what the folder says of its run cannot be read.
 
     Executed in ``tests/scorers/alignment/test_running.py``.
     """
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
-    told: list[str | Path | None] = [None]
+    told: list[CogGuidedError | Path | None] = [None]
     if PartialState().is_main_process:
         try:
             told = [_open(folder, facts, resume, overwrite)]
-        except InputError as error:
-            told = [str(error)]
-    found: str | Path | None = broadcast_object_list(told)[0]
-    if isinstance(found, str):
-        raise InputError(found)
+        except CogGuidedError as error:
+            told = [error]
+    found: CogGuidedError | Path | None = broadcast_object_list(told)[0]
+    if isinstance(found, CogGuidedError):
+        raise found
     return found
+
+
+def claim_folder(folder: Path, facts: dict[str, Any], fresh: bool) -> None:
+    """Write down what the run is; one that is `fresh` drops the checkpoints of an earlier one.
+
+    Executed in ``tests/scorers/alignment/test_running.py``.
+    """
+    from accelerate import PartialState
+
+    state = PartialState()
+    if state.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob("checkpoint-*") if fresh else ():
+            shutil.rmtree(old)
+        write_run(folder, facts)
+    state.wait_for_everyone()
 
 
 def _open(folder: Path, facts: dict[str, Any], resume: bool, overwrite: bool) -> Path | None:
@@ -74,34 +96,46 @@ def _open(folder: Path, facts: dict[str, Any], resume: bool, overwrite: bool) ->
     if resume:
         if not before.is_file():
             raise InputError(f"{folder}: nothing to resume, no {RUN_FILE} there")
-        _check_same(json.loads(before.read_text(encoding="utf-8")), facts)
-        return last_checkpoint(folder)
+        told = read_run(folder)
+        _check_same(told, facts)
+        checkpoint = last_checkpoint(folder)
+        if checkpoint is None and "steps" not in told:
+            warnings.warn(f"{folder}: no checkpoint there yet, so the run starts anew", stacklevel=4)
+        return checkpoint
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not overwrite:
         raise InputError(
             f"{folder} is not empty: resume (--resume), overwrite (--overwrite), or take another folder"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("checkpoint-*"):
-        shutil.rmtree(old)
-    write_run(folder, facts)
     return None
 
 
-def finished(folder: Path) -> dict[str, Any] | None:
-    """What came of the run in a folder, or None if it has not come to its end.
+def read_run(folder: Path) -> dict[str, Any]:
+    """Read what `write_run` wrote: with "steps", "seconds" and "metrics" if training came to its end.
 
-    >>> finished(Path("no/such/folder")) is None
-    True
+    Raises:
+        RecordError: there is no such file, or it is torn or of another kind.
+
+    >>> read_run(Path("no/such/folder"))
+    Traceback (most recent call last):
+    ...
+    cogguided._errors.RecordError: no/such/folder/alignment.json: cannot be read (No such file or directory)
     """
+    file = folder / RUN_FILE
     try:
-        facts: dict[str, Any] = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return facts if "steps" in facts else None
+        facts = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecordError(f"{file}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise RecordError(
+            f"{file}: is not JSON ({error}), so the run cannot be resumed: begin it again with --overwrite"
+        ) from error
+    if not isinstance(facts, dict) or not isinstance(facts.get("config"), dict):
+        raise RecordError(f"{file}: not the record of an alignment run, expected an object with 'config'")
+    return facts
 
 
 def write_run(folder: Path, facts: dict[str, Any]) -> None:
-    """Write what a run is, and what came of it, into its folder.
+    """Write what a run is, and what came of it, into its folder; whole or not at all.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -111,7 +145,7 @@ def write_run(folder: Path, facts: dict[str, Any]) -> None:
      "model": "embedded"
     }
     """
-    (folder / RUN_FILE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    write_text(folder / RUN_FILE, json.dumps(facts, indent=1) + "\n")
 
 
 def _check_same(before: dict[str, Any], now: dict[str, Any]) -> None:
@@ -121,7 +155,8 @@ def _check_same(before: dict[str, Any], now: dict[str, Any]) -> None:
         if before.get(key) != now[key]
     ]
     old, new = before["config"], now["config"]
-    changed += [f"{k}: {old.get(k)} -> {new[k]}" for k in new if k not in FREE and old.get(k) != new[k]]
+    free = (*FREE, *(OF_ADAPTER if now["from_adapter"] else ()))  # what an adapter has is checked against it
+    changed += [f"{k}: {old.get(k)} -> {new[k]}" for k in new if k not in free and old.get(k) != new[k]]
     if changed:
         raise InputError(
             "cannot resume another run than that in the folder; it differs in " + "; ".join(changed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ from ..._errors import InputError, ModelError, missing_extra
 from ..checkpoints import ScorerFacts, base_of, load_model, load_processor, local_adapter
 from ..mllm import MLLMScorer
 from ..registry import EMBEDDED
-from .config import AlignmentConfig
+from .config import OF_ADAPTER, AlignmentConfig
 from .data import Collator
-from .parts import Parts, find_parts, make_trainable, quiet_libraries
+from .parts import Parts, find_parts, make_trainable, quiet_libraries, widen
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +31,7 @@ class Loaded:
         base: folder or hub name of the base, as an adapter is to name it.
         parts: names of the model's parts.
         model_type: the kind of model, as in its config.
+        dtype: what is computed in.
     """
 
     model: Any
@@ -38,6 +40,7 @@ class Loaded:
     base: str
     parts: Parts
     model_type: str
+    dtype: torch.dtype = torch.float32
 
     @property
     def plain(self) -> PreTrainedModel:
@@ -47,12 +50,20 @@ class Loaded:
         )
         return plain
 
+    def computing(self) -> AbstractContextManager[object]:
+        """Context to run the model in, since what trains is float32 and the rest may not be."""
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.plain.device.type, self.dtype)
+
     def scorer(self, batch_size: int = 16) -> MLLMScorer:
-        """The model as it is now, as a scorer that shares its weights."""
+        """The model as it is now, as a scorer that shares its weights; to be called within `computing`."""
         first = next(iter(self.facts.dimensions))
-        return MLLMScorer.from_loaded(
-            self.plain, self.processor, self.facts, first, batch_size=batch_size, min_mass=0.0
-        )
+        mixed = self.plain.dtype != torch.float32  # else it is checked, once, to float32's precision
+        with self.computing() if mixed else nullcontext():
+            return MLLMScorer.from_loaded(
+                self.plain, self.processor, self.facts, first, batch_size=batch_size
+            )
 
 
 def load_for_training(
@@ -70,7 +81,7 @@ def load_for_training(
         config: what trains, and in which precision.
         dimensions: those that are taught.
         name: of the scorer to be.
-        adapter: an adapter to go on with, which then says what trains.
+        adapter: an adapter to go on with, which then says what trains (see `of_adapter`).
         trust_remote_code: run code that comes with the model.
 
     Raises:
@@ -107,20 +118,20 @@ def load_for_training(
             tokens = {collator.end}.union(*(collator.space(name).tokens for name in dimensions))
         opened = make_trainable(plain, config, parts, sorted(tokens))
     else:
-        opened = open_adapter(plain, homes[0])
+        opened = open_adapter(plain, homes[0], parts)
     where = str(Path(base).resolve()) if Path(base).is_dir() else str(base)
-    return Loaded(opened, processor, facts, where, parts, model_type)
+    return Loaded(opened, processor, facts, where, parts, model_type, named_dtype(config))
 
 
-def open_adapter(model: PreTrainedModel, adapter: Path) -> Any:
-    """Put an adapter on its base to train on.
+def open_adapter(model: PreTrainedModel, adapter: Path, parts: Parts) -> Any:
+    """Put an adapter on its base, with the parts of that, to train on.
 
     Raises:
-        ModelError: it does not fit.
+        ModelError: it does not fit, or is no LoRA.
 
     Executed in ``tests/scorers/alignment/test_saving.py``.
     """
-    from peft import PeftModel
+    from peft import LoraConfig, PeftModel
 
     model.requires_grad_(False)
     try:
@@ -130,10 +141,38 @@ def open_adapter(model: PreTrainedModel, adapter: Path) -> Any:
         raise ModelError(
             f"{adapter}: does not fit its base model ({type(error).__name__}: {error})"
         ) from error
-    for parameter in opened.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+    kind = opened.peft_config["default"]
+    if not isinstance(kind, LoraConfig):
+        raise ModelError(f"{adapter}: expected a LoRA or DoRA adapter, got {kind.peft_type}")
+    widen(opened, model, parts)
     return opened
+
+
+def of_adapter(loaded: Loaded, config: AlignmentConfig, usual: AlignmentConfig) -> AlignmentConfig:
+    """Settings of a run that goes on from an adapter: with what that has of `OF_ADAPTER`.
+
+    Raises:
+        InputError: one of these was asked for (it is not as `usual`), and the adapter has another.
+
+    Executed in ``tests/scorers/alignment/test_saving.py``.
+    """
+    lora = loaded.model.peft_config["default"]
+    trained = [name for name, parameter in loaded.model.named_parameters() if parameter.requires_grad]
+    has: dict[str, Any] = {"rank": lora.r, "alpha": float(lora.lora_alpha), "dropout": lora.lora_dropout}
+    has["answer_tokens"] = any("trainable_tokens" in name for name in trained)
+    for part in ("language", "vision", "projector"):
+        own = [n for n in trained if loaded.parts.of(n) == part and "trainable_tokens" not in n]
+        adapted = "dora" if lora.use_dora and part == "language" else "lora"
+        has[part] = "frozen" if not own else adapted if any("lora_" in n for n in own) else "full"
+    asked = {name: getattr(config, name) for name in OF_ADAPTER}
+    wrong = [n for n, value in asked.items() if value not in (has[n], getattr(usual, n))]
+    if wrong:
+        told = ", ".join(f"{n} is {has[n]} and not {asked[n]}" for n in wrong)
+        raise InputError(
+            f"an adapter that training goes on from says what trains, and there {told}: leave that out, or "
+            "merge the adapter (cogguided align merge) and train the plain model anew"
+        )
+    return replace(config, **has)
 
 
 def taught(facts: ScorerFacts, name: str, dimensions: Collection[str], only: bool = False) -> ScorerFacts:
@@ -168,8 +207,17 @@ def training_dtype(config: AlignmentConfig) -> torch.dtype:
     >>> training_dtype(AlignmentConfig(precision="bfloat16"))
     torch.bfloat16
     """
+    return named_dtype(config) if config.makes_adapter else torch.float32
+
+
+def named_dtype(config: AlignmentConfig) -> torch.dtype:
+    """Type to compute in.
+
+    >>> named_dtype(AlignmentConfig(precision="float16", language="full"))
+    torch.float16
+    """
     names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    return names[precision(config)] if config.makes_adapter else torch.float32
+    return names[precision(config)]
 
 
 def precision(config: AlignmentConfig) -> str:

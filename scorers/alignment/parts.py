@@ -159,10 +159,22 @@ def make_trainable(
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in trained and modes[parts.of(name)] == "full")
         opened = model
-    for parameter in opened.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+    widen(opened, model, parts)
     return opened  # type: ignore[no-any-return]
+
+
+def widen(opened: Any, model: PreTrainedModel, parts: Parts) -> None:
+    """Make float32 of what trains, and of what a tower that trains in full carries along: types must fit.
+
+    Executed for every family in ``tests/scorers/alignment/test_sft.py``.
+    """
+    trained = {name: p for name, p in opened.named_parameters() if p.requires_grad}
+    for parameter in trained.values():
+        parameter.data = parameter.data.float()
+    if any(parts.of(name) == "vision" and "lora_" not in name for name in trained):
+        above = parts.language[0].rpartition(".")[0]
+        for path in IDLE.get(model.config.model_type, ()):
+            model.get_submodule(f"{above}.{path}").float()
 
 
 def _run_by(model: PreTrainedModel, parts: Parts) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,15 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..._errors import InputError, missing_extra
 from ..benchmark.data import Rating
-from .config import AlignmentConfig, recipe
-from .folders import describe, finished, open_folder, write_run
+from .config import AlignmentConfig, preset, recipe
+from .folders import claim_folder, describe, last_checkpoint, open_folder, read_run, write_run
 from .ratings import prepare_ratings
 
 if TYPE_CHECKING:
     from transformers import Trainer
 
     from .callbacks import Clock
-    from .loading import Loaded
 
 ENDLESS = 10**6
 """Steps of a run that only the clock ends."""
@@ -79,15 +79,17 @@ def align(
         dimensions: take only these of `data` and `evaluation`.
         split: take only this split of `data`; default: "train" where there is one. Of `evaluation`, "test"
             is taken where there is one.
-        adapter: an adapter on `model` to go on with.
+        adapter: an adapter on `model` to go on with; it says what trains, at which rank.
         resume: go on from the last checkpoint in `output`, with the same settings and data.
         overwrite: use `output` although a run is in it.
         trust_remote_code: run code that comes with the model.
 
     Raises:
-        InputError: data, settings or folders that cannot be used; found before any model is loaded.
+        InputError: data, settings or folders that cannot be used, found before any model is loaded; or
+            settings that an adapter to go on with does not have.
+        RecordError: the folder of a run to resume cannot be read.
         ModelError: the model cannot be loaded or adapted.
-        TrainingError: the loss is not finite.
+        TrainingError: the loss is not finite, or the device is out of memory.
         MissingExtraError: an optional package that the settings need.
 
     Executed examples are in ``tests/scorers/alignment/test_sft.py``.
@@ -98,24 +100,38 @@ def align(
     folder = Path(output)
     facts = describe(model, adapter, chosen, ratings, widths, held)
     checkpoint = open_folder(folder, facts, resume, overwrite)
-    done = finished(folder) if resume else None
-    if done is not None:
-        return AlignmentResult(folder, done["steps"], done["seconds"], done["metrics"], [])
-    from .callbacks import Clock
-    from .loading import load_for_training
+    done = read_run(folder) if resume else {}
+    if "steps" in done:
+        return _come_to_its_end(folder, done)
+    from .callbacks import Clock, memory_watched
+    from .loading import load_for_training, of_adapter
 
     clock = Clock(chosen.minutes)
     arguments = common_arguments(folder, chosen, len(ratings), bool(held))
-    loaded = load_for_training(
-        model,
-        chosen,
-        sorted({rating.dimension for rating in ratings}),
-        folder.name,
-        adapter,
-        trust_remote_code,
-    )
-    trainer = make_trainer(loaded, chosen, arguments, ratings, widths, held, clock)
-    return _run(trainer, loaded, folder, facts, checkpoint, clock, held)
+    taught = sorted({rating.dimension for rating in ratings})
+    with memory_watched(chosen, "loading the model", lambda: _kept(folder)):
+        loaded = load_for_training(model, chosen, taught, folder.name, adapter, trust_remote_code)
+        if facts["from_adapter"]:
+            chosen = of_adapter(loaded, chosen, recipe(model))
+        trainer = make_trainer(loaded, chosen, arguments, ratings, widths, held, clock)
+    facts |= {"config": chosen.to_dict(), "preset": in_force(chosen, loaded.model_type)}
+    claim_folder(folder, facts, fresh=not resume)
+    return _run(trainer, chosen, folder, facts, checkpoint, clock, held)
+
+
+def in_force(config: AlignmentConfig, model_type: str) -> dict[str, Any]:
+    """What a run takes from the preset of its kind of model, and what it then learns with.
+
+    >>> in_force(AlignmentConfig(), "smolvlm")["from_paper"]
+    False
+    """
+    own = preset(model_type)
+    return {
+        "name": own.name,
+        "from_paper": own.from_paper,
+        "learning_rates": config.rates(model_type),
+        "eta": config.soft_label(model_type),
+    }
 
 
 def trainer_of(config: AlignmentConfig) -> Callable[..., Trainer]:
@@ -246,25 +262,51 @@ def flushed_denormals(wanted: bool) -> Iterator[None]:
 
 def _run(
     trainer: Trainer,
-    loaded: Loaded,
+    config: AlignmentConfig,
     folder: Path,
     facts: dict[str, Any],
     checkpoint: Path | None,
     clock: Clock,
     held: Sequence[Rating],
 ) -> AlignmentResult:
+    from .callbacks import memory_watched
     from .parts import quiet_libraries
 
     if checkpoint is not None:
         state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
         clock.spent = float(state["stateful_callbacks"]["Clock"]["attributes"]["spent"])
-    with flushed_denormals(trainer.args.device.type == "cpu"), quiet_libraries():
+    with (
+        flushed_denormals(trainer.args.device.type == "cpu"),
+        quiet_libraries(),
+        memory_watched(config, "training", lambda: _kept(folder)),
+    ):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    seconds = clock.seconds()
-    evaluated = trainer.evaluate() if held else {}
-    metrics = {name.removeprefix("eval_"): value for name, value in evaluated.items()}
+    steps, seconds = int(trainer.state.global_step), clock.seconds()
+    # What was trained is safe before it is evaluated.
     trainer.save_model(str(folder))
-    steps = int(trainer.state.global_step)
+    facts |= {"steps": steps, "seconds": round(seconds, 1), "metrics": None if held else {}}
     if trainer.is_world_process_zero():
-        write_run(folder, {**facts, "steps": steps, "seconds": round(seconds, 1), "metrics": metrics})
-    return AlignmentResult(folder, steps, seconds, metrics, list(trainer.state.log_history))
+        write_run(folder, facts)
+    if held:
+        with memory_watched(config, "evaluating", lambda: f"what was trained is saved in {folder}"):
+            evaluated = trainer.evaluate()
+        facts["metrics"] = {name.removeprefix("eval_"): value for name, value in evaluated.items()}
+        if trainer.is_world_process_zero():
+            write_run(folder, facts)
+    return AlignmentResult(folder, steps, seconds, facts["metrics"], list(trainer.state.log_history))
+
+
+def _kept(folder: Path) -> str:
+    """What an interrupted run leaves."""
+    checkpoint = last_checkpoint(folder)
+    return "no checkpoint was written" if checkpoint is None else f"{checkpoint} is kept, to resume from"
+
+
+def _come_to_its_end(folder: Path, done: dict[str, Any]) -> AlignmentResult:
+    """Result of a run that was trained already."""
+    if done["metrics"] is None:
+        warnings.warn(
+            f"{folder}: trained to its end, but its evaluation was cut short; cogguided bench measures it",
+            stacklevel=3,
+        )
+    return AlignmentResult(folder, done["steps"], done["seconds"], done["metrics"] or {}, [])

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..benchmark.data import Rating
-from ..mllm import MLLMScorer
 from .callbacks import Clock, rate
 from .config import AlignmentConfig
 from .evaluation import evaluate_ratings
@@ -31,6 +30,9 @@ class PartsTrainer(Base):
     ) -> None:
         """Take what is trained and how, and what it is evaluated on; `held_out` may be empty."""
         self.loaded, self.config, self.held_out, self.clock = loaded, config, list(held_out), clock
+        if self.held_out:  # made before any step is lost to a model that cannot be asked
+            with self._at_rest():
+                self.scorer = loaded.scorer(config.micro_batch)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW with the learning rate of each part; biases, norms and other vectors do not decay."""
@@ -60,19 +62,22 @@ class PartsTrainer(Base):
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
         """Score the held-out ratings with the model as it is, with the expected read-out."""
-        mode = self.loaded.model.training
-        self.loaded.model.eval()
-        with torch.no_grad():
-            found = evaluate_ratings(self._scorer, self.held_out)
-        self.loaded.model.train(mode)
+        with self._at_rest(), torch.no_grad(), self.loaded.computing():
+            found = evaluate_ratings(self.scorer, self.held_out)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
-        self.log(metrics)
+        self.log(dict(metrics))  # which adds the epoch
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    @cached_property
-    def _scorer(self) -> MLLMScorer:
-        return self.loaded.scorer(max(16, self.config.micro_batch))
+    @contextmanager
+    def _at_rest(self) -> Iterator[None]:
+        """The model without dropout."""
+        mode = self.loaded.model.training
+        self.loaded.model.eval()
+        try:
+            yield
+        finally:
+            self.loaded.model.train(mode)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Every checkpoint is a scorer."""

@@ -136,6 +136,23 @@ def items_digest(ratings: Sequence[Rating]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
+def pictures_digest(ratings: Sequence[Rating]) -> str:
+    """Name the pictures behind the items: each one's key, its size, and its first and last 64 KiB.
+
+    The same files elsewhere (another ``--images``, another machine) have the same name; others have not.
+
+    >>> pictures_digest([Rating(Path("no/such.png"), "funniness", 2.0, "funniness/a.png")])
+    '45ceadc812b05104'
+    """
+    digest = hashlib.sha256()
+    for rating in sorted(ratings, key=lambda rating: rating.key):
+        if rating.image.is_file():
+            _add_file(digest, rating.key, rating.image, 2**16)
+        else:
+            digest.update(f"{rating.key}\tmissing\n".encode())
+    return digest.hexdigest()[:16]
+
+
 def folder_digest(folder: Path) -> str:
     """Name the content of a model folder: names, sizes, and the first and last MiB of every file.
 
@@ -144,13 +161,18 @@ def folder_digest(folder: Path) -> str:
     """
     digest = hashlib.sha256()
     for file in sorted(f for f in folder.rglob("*") if f.is_file()):
-        size = file.stat().st_size
-        digest.update(f"{file.relative_to(folder).as_posix()}\t{size}\n".encode())
-        with file.open("rb") as stream:
-            digest.update(stream.read(2**20))
-            stream.seek(max(0, size - 2**20))
-            digest.update(stream.read())
+        _add_file(digest, file.relative_to(folder).as_posix(), file, 2**20)
     return digest.hexdigest()[:16]
+
+
+def _add_file(digest: hashlib._Hash, name: str, file: Path, num_bytes: int) -> None:
+    """Add a file's name, its size, and its first and last so many bytes."""
+    size = file.stat().st_size
+    digest.update(f"{name}\t{size}\n".encode())
+    with file.open("rb") as stream:
+        digest.update(stream.read(num_bytes))
+        stream.seek(max(0, size - num_bytes))
+        digest.update(stream.read())
 
 
 def open_folder(out: Path, settings: Mapping[str, Any], overwrite: bool = False) -> None:

@@ -122,7 +122,7 @@ def _read_file(path: Path, wanted: Wanted, with_images: bool) -> Found:
         content = _json(path)
         if path.name.endswith(("_messages.json", "_scores.json")):
             yield from _read_messages(path.with_name(path.name.rpartition("_")[0] + "_messages.json"))
-        elif isinstance(content, list) and content and "conversations" in content[0]:
+        elif isinstance(content, list) and content and _is_training(content[0]):
             yield from _read_training(path, content)
         else:
             yield from _read_records(path, ((f"record {i}", r) for i, r in enumerate(_list(path, content))))
@@ -184,6 +184,10 @@ def _read_messages(file: Path) -> Found:
         yield Row(where, image, dim, _score(answer, dim), _base(file, image), _clean(prompt), "test")
 
 
+def _is_training(record: Any) -> bool:
+    return isinstance(record, Mapping) and "conversations" in record
+
+
 def _read_training(file: Path, records: Iterable[Any]) -> Found:
     """Read the official training data: records of a human turn and an answer."""
     for index, record in enumerate(records):
@@ -222,7 +226,11 @@ def _read_csv(file: Path) -> Found:
     lines.fieldnames = columns
     if "score" not in columns or not set(_IMAGE_KEYS) & set(columns):
         raise InputError(f"{file}: expected the columns image, dimension, score; got {', '.join(columns)}")
-    yield from _read_records(file, ((f"line {lines.line_num}", record) for record in lines))
+    try:
+        records = [(f"line {lines.line_num}", record) for record in lines]
+    except csv.Error as error:
+        raise InputError(f"{file}, after line {lines.line_num}: is not CSV ({error})") from error
+    yield from _read_records(file, records)
 
 
 def _read_records(file: Path, records: Iterable[tuple[str, Any]]) -> Found:
@@ -231,7 +239,7 @@ def _read_records(file: Path, records: Iterable[tuple[str, Any]]) -> Found:
         where = f"{file.name}, {place}"
         if not isinstance(record, Mapping):
             yield Problem("malformed record", f"{where}: expected an object, got {str(record)[:60]!r}")
-        elif "conversations" in record:
+        elif _is_training(record):
             yield from _read_training(file, [record])
         else:
             image = next((_image_path(record[key]) for key in _IMAGE_KEYS if record.get(key)), "")
@@ -254,8 +262,7 @@ def _read_parquet(file: Path, wanted: Wanted, with_images: bool) -> Found:
         names = set(table.schema_arrow.names)
     except (OSError, ValueError) as error:
         raise InputError(f"{file}: cannot be read as parquet ({error})") from error
-    if not {"image", "dimension", "score"} <= names:
-        raise InputError(f"{file}: expected the columns image, dimension, score; got {', '.join(names)}")
+    _check_columns(file, names)
     columns = [name for name in ("id", "image", "dimension", "prompt", "score", "split") if name in names]
     if not with_images:
         columns.remove("image")
@@ -280,12 +287,20 @@ def _read_hub(name: str, wanted: Wanted, with_images: bool) -> Found:
             f"({type(error).__name__}: {str(error).strip()[:300]})"
         ) from error
     for split, table in splits.items():
-        if with_images:
+        _check_columns(f"{name}, split {split}", table.column_names)
+        if not with_images:
+            rows = table.remove_columns("image")
+        elif isinstance(table.features["image"], datasets.Image):
             rows = table.cast_column("image", datasets.Image(decode=False))
         else:
-            rows = table.remove_columns("image")
+            rows = table
         for index, record in enumerate(rows):
             yield from _from_table(record, f"{name}, {split} row {index}", str(split), Path(), wanted)
+
+
+def _check_columns(where: object, names: Iterable[str]) -> None:
+    if not {"image", "dimension", "score"} <= set(names):
+        raise InputError(f"{where}: expected the columns image, dimension, score; got {', '.join(names)}")
 
 
 def _from_table(
@@ -317,7 +332,7 @@ def _score(value: Any, dim: str) -> float:
     """Read a number, or the number of an answer such as "low 4.105"; NaN if there is none."""
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pass
     try:
         return parse_answer(str(value), DIMENSIONS[dim])[0] if isinstance(value, str) else math.nan

@@ -24,6 +24,7 @@ from .folder import (
     append_answers,
     items_digest,
     open_folder,
+    pictures_digest,
     read_answers,
     read_plan,
     write_plan,
@@ -170,15 +171,16 @@ def score_items(
         raise InputError(f"expected ratings and batch_size >= 1, got {len(ratings)} and {batch_size}")
     _check_readouts(readouts)
     out, team = Path(out), team or processes()
-    asked = {
-        "scorer": scorer.name if isinstance(scorer, Scorer) else "",
-        "readouts": None if readouts is None else list(readouts),
-        "prompt": prompt,
-        "items": len(ratings),
-        "items_digest": items_digest(ratings),
-        **(settings or {}),
-    }
     if team.rank == 0:
+        asked = {
+            "scorer": scorer.name if isinstance(scorer, Scorer) else "",
+            "readouts": None if readouts is None else list(readouts),
+            "prompt": prompt,
+            "items": len(ratings),
+            "items_digest": items_digest(ratings),
+            "pictures_digest": pictures_digest(ratings),
+            **(settings or {}),
+        }
         open_folder(out, asked, overwrite)
     team.wait()
     done, plan = read_answers(out), read_plan(out)

@@ -124,6 +124,19 @@ def test_a_model_that_knows_one_dimension(model_folder, data, tmp_path):
     assert "knows memorability; the data have emotional_valence" in done.stderr
 
 
+def test_pixels_are_limits_of_the_processor(model_folder, data, tmp_path):
+    arguments = ["--data", data, "--resamples", "0", "--dimension", "memorability", "--limit", "2"]
+    arguments += ["--readout", "greedy", "--device", "cpu", "--out", tmp_path / "run"]
+    bench("--scorer", model_folder("qwen2_vl"), *arguments, "--pixels", "784,3136")
+    assert results_of(tmp_path / "run")["settings"]["pixels"] == [784, 3136]
+    done = bench("--scorer", model_folder("qwen2_vl"), *arguments, code=1)
+    assert "pixels: [784, 3136] there, null now" in done.stderr.replace("\n", " ")
+    done = bench(
+        "--scorer", model_folder("gemma3"), *arguments, "--pixels", "784,3136", "--overwrite", code=1
+    )
+    assert "Gemma3ImageProcessor has no limits in pixels" in done.stderr.replace("\n", " ")
+
+
 def test_the_same_command_goes_on(data, tmp_path, quick):
     arguments = ["--scorer", "quick", "--data", data, "--out", tmp_path / "run", "--resamples", "0"]
     bench(*arguments)
@@ -178,6 +191,9 @@ def test_interrupted(data, tmp_path):
         (["--device", "abacus"], "device 'abacus' cannot be used here"),
         (["--readout", "gredy"], "unknown readout 'gredy': did you mean 'greedy'"),
         (["--scorer", "fake", "--adapter", "x"], "scorer 'fake'"),
+        (["--scorer", "fake", "--pixels", "1,2"], "scorer 'fake'"),
+        (["--pixels", "1280"], "--pixels 1280: expected MIN,MAX in pixels, such as 200704,1003520"),
+        (["--pixels", "9,4"], "--pixels 9,4: expected MIN,MAX"),
         (["--compare", "x", "y"], "x: holds no run of the benchmark"),
     ],
 )

@@ -206,14 +206,18 @@ def test_parquet_without_images_for_figures(root, cache):
     assert read_scores(root, split="test") == {}
 
 
-def test_hub_dataset_through_datasets(tmp_path, cache, monkeypatch):
+@pytest.mark.parametrize("kind", ["image", "undecoded image", "struct"])
+def test_hub_dataset_through_datasets(tmp_path, cache, monkeypatch, kind):
     datasets = pytest.importorskip("datasets")
     asked = []
 
     def load_dataset(name):
         asked.append(name)
         tables = {s: datasets.Dataset.from_dict(hub_columns()) for s in ("train", "test")}
-        return datasets.DatasetDict({s: t.cast_column("image", datasets.Image()) for s, t in tables.items()})
+        if kind != "struct":
+            feature = datasets.Image(decode=kind == "image")
+            tables = {s: table.cast_column("image", feature) for s, table in tables.items()}
+        return datasets.DatasetDict(tables)
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     ratings = read_ratings("foolen/CogIP-Bench", split="test")
@@ -225,6 +229,16 @@ def test_hub_dataset_through_datasets(tmp_path, cache, monkeypatch):
         UnknownNameError, match=r"unknown split of foolen/CogIP-Bench 'tset': did you mean 'test'"
     ):
         read_ratings("foolen/CogIP-Bench", split="tset")
+
+
+@pytest.mark.parametrize("column", ["image", "dimension", "score"])
+def test_hub_dataset_without_a_column(monkeypatch, column):
+    datasets = pytest.importorskip("datasets")
+    table = datasets.Dataset.from_dict(hub_columns()).remove_columns(column)
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: datasets.DatasetDict({"test": table}))
+    for read in (read_ratings, read_scores):
+        with pytest.raises(InputError, match="who/what, split test: expected the columns image, dimension"):
+            read("who/what")
 
 
 def test_hub_dataset_that_cannot_be_loaded(monkeypatch):
@@ -354,6 +368,15 @@ def test_malformed_records(root):
     (root / "mine.jsonl").write_text("[1, 2]\n")
     with pytest.raises(InputError, match="expected an object"):
         read_ratings(root / "mine.jsonl")
+    for content in ("[1, 2]", '["conversations"]', "[[1]]", "[null]"):
+        (root / "mine.json").write_text(content)
+        with pytest.raises(InputError, match=r"malformed record.*\n.*record 0: expected an object"):
+            read_ratings(root / "mine.json")
+    (root / "mine.json").write_text(
+        '[{"image": "a.jpg", "dimension": "aesthetics", "score": 1%s}]' % ("0" * 400)
+    )
+    with pytest.raises(InputError, match="score is no number"):
+        read_ratings(root / "mine.json")
 
 
 @pytest.mark.parametrize(
@@ -365,6 +388,7 @@ def test_malformed_records(root):
         ("a.json", "{}", "expected a JSON list"),
         ("a.csv", b"\xff\xfe\x00", "is not UTF-8"),
         ("a.xlsx", "", "expected .csv, .tsv"),
+        ("a.csv", f"image,dimension,score\n{'x' * 200_000},", "after line 1: is not CSV"),
         ("a.csv", "image,dimension,score\n", "no ratings of aesthetics"),
     ],
 )

@@ -272,6 +272,24 @@ def test_changed_settings_are_refused(data, tmp_path):
     assert scorer.num_scored == COUNT - 1
 
 
+def test_changed_pictures_are_refused_and_moved_ones_are_not(data, tmp_path):
+    ratings = read_ratings(data)
+    score_items(memorability(), ratings, tmp_path / "run")
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    for file in data.parent.glob("*.png"):
+        (moved / file.name).write_bytes(file.read_bytes())
+    scorer = memorability()
+    score_items(scorer, read_ratings(data, images=moved), tmp_path / "run")
+    assert scorer.num_scored == 0
+    Image.new("RGB", (4, 4), "red").save(moved / "05.png")
+    with pytest.raises(RecordError, match=r"other settings \(pictures_digest: .* there, .* now\)"):
+        score_items(memorability(), read_ratings(data, images=moved), tmp_path / "run")
+    (data.parent / "05.png").unlink()
+    with pytest.raises(RecordError, match="pictures_digest"):
+        score_items(memorability(), ratings, tmp_path / "run")
+
+
 def test_batches_and_bootstrap_seeds_may_change(data, tmp_path):
     ratings = read_ratings(data)
     score_items(memorability(), ratings, tmp_path / "run", batch_size=3)

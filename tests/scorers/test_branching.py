@@ -1,12 +1,15 @@
 """Branches on a shared prefix against plain runs of each path from the start."""
 
+import functools
+import warnings
+
 import pytest
 import torch
 from tiny_mllm import FAMILIES
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from cogguided._errors import ModelError
-from cogguided.scorers.branching import Branches, Reruns, check_branchable, cut_prefix
+from cogguided.scorers.branching import Branches, Reruns, cache_keyword, check_branchable, cut_prefix
 
 
 def load(folder, pictures, question="How beautiful?"):
@@ -63,6 +66,40 @@ def test_only_the_logits_to_keep_are_made(model_folder, pictures):
     for cls in (Branches, Reruns):
         kept = cls(model, prefix, lengths).extend(tokens, parents, [2, 0])
         torch.testing.assert_close(kept, whole[:, [2, 0]], atol=1e-4, rtol=1e-4)
+
+
+def renamed(forward):
+    """Decorate as transformers 5.24 does: the old name still works, with a warning."""
+
+    @functools.wraps(forward)
+    def wrapped(*args, **kwargs):
+        if "past_key_values" in kwargs:
+            warnings.warn("Use `cache` instead.", FutureWarning, stacklevel=2)
+            kwargs["cache"] = kwargs.pop("past_key_values")
+        return forward(*args, **kwargs)
+
+    return wrapped
+
+
+@pytest.mark.parametrize("word", ["cache", "past_key_values"])
+@torch.inference_mode()
+def test_the_cache_goes_by_the_name_that_forward_has(word, model_folder, pictures):
+    model, inputs = load(model_folder("qwen2_vl"), pictures[:1])
+    own = cache_keyword(model)
+    plain = model.forward
+
+    def old(*, past_key_values=None, **kwargs):
+        return plain(**{own: past_key_values}, **kwargs)
+
+    def new(*, cache=None, **kwargs):
+        return plain(**{own: cache}, **kwargs)
+
+    prefix, lengths = cut_prefix(inputs, 1)
+    expected = Branches(model, prefix, lengths).extend([[40, 41]], [[-1, 0]])
+    model.forward = renamed(new) if word == "cache" else old
+    assert cache_keyword(model) == word
+    got = Branches(model, prefix, lengths).extend([[40, 41]], [[-1, 0]])  # a warning would be an error
+    torch.testing.assert_close(got, expected)
 
 
 def test_layers_with_a_state_are_refused(model_folder, pictures):

@@ -126,6 +126,22 @@ def test_greedy_answers_are_parsed_strictly(scorers, pictures, monkeypatch):
     assert scores.std is None
 
 
+def test_greedy_answers_go_on_to_their_limit(scorers, pictures, monkeypatch):
+    limits = []
+
+    def answers(branches, questions, stop, num_rows, max_new_tokens):
+        limits.append(max_new_tokens)
+        return [{name: [] for name in questions}] * num_rows
+
+    monkeypatch.setattr(mllm_module, "read_greedy", answers)
+    core = scorers("qwen2_vl").core
+    MLLMScorer(core, "aesthetics", "greedy")(pictures[:1])
+    MLLMScorer(core, "aesthetics", "greedy", max_new_tokens=7).with_dimension("memorability")(pictures[:1])
+    assert limits == [100, 7]  # 100 as in the official code
+    with pytest.raises(InputError, match="max_new_tokens >= 1"):
+        MLLMScorer(core, "aesthetics", max_new_tokens=0)
+
+
 def test_greedy_of_a_random_model_is_flagged_not_zero(scorers, pictures):
     scores = MLLMScorer(scorers("mllama").core, "aesthetics", readout="greedy")(pictures)
     assert scores.num_invalid == 3

@@ -1,4 +1,5 @@
 import pytest
+from PIL import Image
 
 from cogguided._errors import InputError, ModelError, UnknownNameError
 from cogguided.scorers import FakeScorer, list_scorers, load_scorer, register_scorer, unregister_scorer
@@ -108,3 +109,20 @@ def test_folders_go_to_the_right_kind(model_folder):
         load_scorer(model_folder("qwen2_vl"), dimension="memorability", min_mass=0.0).name == "memorability"
     )
     assert load_scorer("funniness", model=model_folder("qwen2_vl"), min_mass=0.0).name == "funniness"
+
+
+def test_pixels_are_what_the_model_sees(model_folder):
+    picture = Image.new("RGB", (300, 200))
+
+    def num_patches(**kwargs):
+        scorer = load_scorer("memorability", model=model_folder("qwen2_vl"), min_mass=0.0, **kwargs)
+        return int(scorer.processor.image_processor(images=[picture])["image_grid_thw"].prod())
+
+    # sides are multiples of 28, so a patch of 14 pixels is a quarter of the smallest picture
+    assert num_patches(pixels=(28 * 28, 28 * 28)) == 4
+    assert num_patches(pixels=(56 * 84, 56 * 84)) == 6 * 4
+    assert num_patches(pixels=(280 * 196, 308 * 196)) == 22 * 14
+    with pytest.raises(InputError, match="0 < fewest <= most, got 10 and 5"):
+        num_patches(pixels=(10, 5))
+    with pytest.raises(ModelError, match="MllamaImageProcessor has no limits in pixels"):
+        load_scorer("memorability", model=model_folder("mllama"), pixels=(784, 784))

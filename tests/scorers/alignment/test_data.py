@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -138,6 +139,20 @@ def test_images_are_on_one_side(ratings):
     assert {some[i].image for i in split_by_image(some, 0.4, seed=1)[1]} <= {twice[i].image for i in held}
     with pytest.raises(InputError, match="leaves one side empty"):
         split_by_image(ratings[:1], 0.5)
+
+
+def test_what_is_held_out_depends_on_no_path(ratings, tmp_path, monkeypatch):
+    held = split_by_image(ratings, 0.4, seed=1)[1]
+    monkeypatch.chdir(ratings[0].image.parent)
+    relative = [replace(rating, image=Path(rating.image.name)) for rating in ratings]
+    assert split_by_image(relative, 0.4, seed=1)[1] == held
+    cached = [replace(r, image=tmp_path / f"cached-{i}") for i, r in enumerate(ratings)]  # as from the Hub
+    for rating, copy in zip(ratings, cached, strict=True):
+        copy.image.write_bytes(rating.image.read_bytes())
+    assert split_by_image(cached, 0.4, seed=1)[1] == held
+    assert any(split_by_image(ratings, 0.4, seed=seed)[1] != held for seed in (2, 3))
+    with pytest.raises(ImageError, match="gone"):
+        split_by_image([replace(ratings[0], image=tmp_path / "gone.png")], 0.5)
 
 
 def test_wordings_start_with_the_scorer_s_own(model_folder):

@@ -12,13 +12,15 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny_mllm import FAMILIES
 
-from cogguided._errors import InputError, UnknownNameError
+from cogguided._errors import InputError, RecordError, UnknownNameError
 from cogguided.scorers.alignment import AlignmentConfig, align, recipe
-from cogguided.scorers.alignment.folders import last_checkpoint
+from cogguided.scorers.alignment.config import PRESETS
+from cogguided.scorers.alignment.folders import last_checkpoint, read_run, write_run
 from cogguided.scorers.alignment.ratings import prepare_ratings
-from cogguided.scorers.alignment.running import common_arguments
-from cogguided.scorers.benchmark import Rating
+from cogguided.scorers.alignment.running import common_arguments, in_force
+from cogguided.scorers.benchmark import Rating, read_ratings
 from cogguided.scorers.mllm import MLLMScorer
 
 CONFIG = AlignmentConfig(
@@ -62,7 +64,8 @@ def test_a_killed_run_goes_on_to_the_same_weights(model_folder, table, tmp_path)
     assert running.returncode == -signal.SIGKILL, err
     reached = last_checkpoint(output)
     assert not (output / "adapter_model.safetensors").exists()
-    assert int(reached.name.rpartition("-")[2]) < 30
+    assert 2 <= int(reached.name.rpartition("-")[2]) < 20
+    written = (reached / "trainer_state.json").stat().st_mtime_ns
 
     with pytest.raises(InputError, match="not empty"):
         align(model, table, output, CONFIG)
@@ -70,7 +73,10 @@ def test_a_killed_run_goes_on_to_the_same_weights(model_folder, table, tmp_path)
         align(model, table, output, replace(CONFIG, rank=3), resume=True)
     # A checkpoint that the kill left half written is not taken.
     (output / "checkpoint-29").mkdir()
-    resumed = align(model, table, output, replace(CONFIG, keep=9), resume=True)
+    resumed = align(model, table, output, replace(CONFIG, keep=20), resume=True)
+    assert (
+        reached / "trainer_state.json"
+    ).stat().st_mtime_ns == written  # the steps before it are not done again
     assert resumed.steps == whole.steps == 20
     assert resumed.history[0]["step"] == 5
     for name, expected in weights(tmp_path / "whole").items():
@@ -78,8 +84,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(model_folder, table, tmp_path)
     assert align(model, table, output, CONFIG, resume=True).steps == 20  # at its end: nothing is done again
 
 
-@pytest.mark.slow
-def test_two_processes_do_what_one_does(model_folder, table, ratings, tmp_path):
+def test_two_processes_do_what_one_does(model_folder, table, tmp_path):
     """The same losses to 1e-4 and the same weights to 2e-5 after five steps, and the same evaluation."""
     model = model_folder("gemma3")
     changes = {"max_steps": 5, "log_every": 1, "held_out": 0.3, "save_every": 5, "dropout": 0.0}
@@ -95,12 +100,45 @@ def test_two_processes_do_what_one_does(model_folder, table, ratings, tmp_path):
     told = [entry["loss"] for entry in state["log_history"] if "loss" in entry]
     assert told == pytest.approx([e["loss"] for e in single.history if "loss" in e], abs=1e-4)
     for name, expected in weights(tmp_path / "one").items():
-        # a key's bias has no gradient but rounding errors, which Adam scales up
-        tolerance = 3e-2 if "k_proj.bias" in name else 2e-5
+        # SigLIP has no rotary positions: a key's bias has no gradient but rounding errors, which Adam scales
+        # up, here by less than a third of the 1.5e-2 that five steps of 3e-3 could come to
+        tolerance = 5e-3 if "k_proj.bias" in name else 2e-5
         torch.testing.assert_close(weights(tmp_path / "two")[name], expected, atol=tolerance, rtol=1e-3)
     metrics = json.loads((tmp_path / "two/alignment.json").read_text())["metrics"]
     assert metrics == pytest.approx(single.metrics, abs=2e-3)
-    assert metrics["mae_memorability"] >= 0
+    assert metrics["unread_memorability"] == 1
+
+
+def test_a_run_without_a_checkpoint_starts_anew_and_says_so(model_folder, ratings, tmp_path):
+    config = replace(CONFIG, max_steps=1, save_every=None)
+    where = (model_folder("smolvlm"), ratings, tmp_path / "run", config)
+    whole = align(*where)
+    run = tmp_path / "run/alignment.json"
+    facts = json.loads(run.read_text())
+    run.write_text(json.dumps({name: facts[name] for name in facts if name not in ("steps", "metrics")}))
+    with pytest.warns(UserWarning, match="no checkpoint there yet, so the run starts anew"):
+        assert align(*where, resume=True).steps == whole.steps == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "match"), [('{"model": "x", "conf', "is not JSON"), ("[]", "not the record"), ("{}", "'config'")]
+)
+def test_a_torn_record_is_told(text, match, ratings, tmp_path):
+    (tmp_path / "alignment.json").write_text(text)
+    with pytest.raises(RecordError, match=match):
+        align("m", ratings, tmp_path, CONFIG, resume=True)
+
+
+def test_the_record_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    write_run(tmp_path, {"config": {}, "steps": 1})
+
+    def killed(*_args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_run(tmp_path, {"config": {}, "steps": 2})
+    assert read_run(tmp_path)["steps"] == 1
 
 
 def test_what_cannot_be_used_is_told_before_a_model_is_loaded(ratings, table, tmp_path, monkeypatch):
@@ -129,6 +167,12 @@ def test_what_cannot_be_used_is_told_before_a_model_is_loaded(ratings, table, tm
         align("m", ratings, new, replace(CONFIG, held_out=0.2), evaluation=ratings[:1])
     with pytest.raises(UnknownNameError, match="split"):
         align("m", ratings, new, CONFIG, split="train")
+    with pytest.raises(UnknownNameError, match="split"):
+        align("m", table, new, CONFIG, split="train")
+    with pytest.raises(UnknownNameError, match="dimension"):
+        align("m", ratings, new, CONFIG, dimensions=["beauty"])
+    with pytest.raises(InputError, match="in a column, std"):
+        align("m", table, new, CONFIG, stds=[0.1] * 8)
     with pytest.raises(InputError, match="nothing to resume"):
         align("m", ratings, new, CONFIG, resume=True)
     with pytest.raises(InputError, match="not empty"):
@@ -148,6 +192,49 @@ def test_splits_and_widths(ratings):
     assert (kept, held) == (named[:6], named[6:])  # of the other, the split "test"
     assert prepare_ratings(named, CONFIG, split="test")[0] == named[6:]
     assert prepare_ratings(ratings, CONFIG)[2] == pytest.approx([0.05] * 8)
+
+
+def test_splits_may_share_names(ratings, tmp_path):
+    lines = ["image,dimension,score,split,std"]
+    for split, own in (("train", ratings[:6]), ("test", ratings[6:])):
+        (tmp_path / split / "memorability").mkdir(parents=True)
+        for i, rating in enumerate(own):
+            image = f"{split}/memorability/{i}.png"
+            (tmp_path / image).write_bytes(rating.image.read_bytes())
+            lines.append(f"{image},memorability,{rating.score},{split},{0.1 * (i + 1):.1f}")
+    data = tmp_path / "both.csv"
+    data.write_text("\n".join(lines))
+    with pytest.raises(InputError, match="rated twice"):
+        read_ratings(data)
+    kept, held, stds = prepare_ratings(data, CONFIG, evaluation=data)
+    assert [r.score for r in kept] == [r.score for r in ratings[:6]]
+    assert [r.score for r in held] == [r.score for r in ratings[6:]]
+    assert stds == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+    for split, count in (("train", 6), ("test", 2)):
+        assert len(prepare_ratings(data, CONFIG, split=split)[0]) == count
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl"])
+def test_stds_are_read_from_a_file(kind, ratings, tmp_path):
+    told = ["0.01", "0.02", "", "0.04"]
+    columns = ("image", "score", "std")
+    rows = [(r.image.name, r.score, std) for r, std in zip(ratings, told, strict=False)][::-1]
+    if kind == "jsonl":
+        text = "\n\n".join(json.dumps(dict(zip(columns, row, strict=True))) for row in rows)
+    else:
+        delimiter = "," if kind == "csv" else "\t"
+        text = "\n".join(delimiter.join(map(str, row)) for row in [columns, *rows])
+    data = tmp_path / f"ratings.{kind}"
+    data.write_text(text)
+    images = ratings[0].image.parent
+    about = {"images": images, "dimensions": ["memorability"]}
+    kept, _, stds = prepare_ratings(data, CONFIG, **about)
+    assert [rating.image.name for rating in kept] == ["0.png", "1.png", "2.png", "3.png"]
+    assert stds == pytest.approx([0.01, 0.02, CONFIG.width, 0.04])  # a range of 1
+    for wrong in ("wide", "0", "nan"):
+        data.write_text(text.replace("0.04", wrong))
+        with pytest.raises(InputError, match=rf"1 of 4 ratings cannot be used:\n.*std '?{wrong}"):
+            prepare_ratings(data, CONFIG, **about)
 
 
 def test_batches_that_cannot_be_shared_out():
@@ -190,6 +277,35 @@ def test_the_recipe_is_the_paper_s():
     )
     assert (config.generations, config.kl, config.temperature) == (2, 0.04, 0.9)
     assert config.pixels == (200704, 1003520)
+
+
+def test_every_family_has_its_preset(model_folder):
+    named = {
+        "Qwen2.5-VL",
+        "Qwen3-VL",
+        "Gemma 3",
+        "Llama 3.2 Vision",
+        "InternVL3",
+        "LLaVA-OneVision",
+        "SmolVLM",
+    }
+    assert named <= {own.name for own in PRESETS.values()}
+    kinds = {
+        json.loads((model_folder(family) / "config.json").read_text())["model_type"] for family in FAMILIES
+    }
+    assert kinds == set(PRESETS)  # as saved by each family's own class
+    own = PRESETS["qwen2_5_vl"]
+    for found in PRESETS.values():
+        assert found.from_paper or (found.learning_rate, found.eta) == (own.learning_rate, own.eta)
+    assert {found.name for found in PRESETS.values() if found.from_paper} == {
+        "Qwen2.5-VL", "Gemma 3", "Llama 3.2 Vision",
+    }  # fmt: skip
+    assert in_force(AlignmentConfig(), "mllama") == {
+        "name": "Llama 3.2 Vision",
+        "from_paper": True,
+        "learning_rates": {"language": 9e-5, "vision": 2e-6, "projector": 1e-5},
+        "eta": 0.08,
+    }
 
 
 def test_the_embedded_model_is_aligned_from_its_base(ratings, tmp_path):

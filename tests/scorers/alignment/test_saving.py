@@ -9,16 +9,18 @@ from transformers import AutoModelForImageTextToText
 
 from cogguided._errors import InputError, MissingExtraError, ModelError
 from cogguided.scorers import load_scorer
-from cogguided.scorers.alignment import AlignmentConfig, align, merge
+from cogguided.scorers.alignment import AlignmentConfig, align, merge, recipe
 from cogguided.scorers.alignment.loading import (
     limit_pixels,
     load_for_training,
+    of_adapter,
     open_adapter,
     precision,
     quantization,
     taught,
     training_dtype,
 )
+from cogguided.scorers.alignment.parts import find_parts
 from cogguided.scorers.alignment.saving import stored_dtype
 from cogguided.scorers.checkpoints import ScorerFacts, load_model
 from cogguided.scorers.mllm import MLLMScorer
@@ -86,8 +88,36 @@ def test_training_goes_on_from_an_adapter(aligned, pictures, ratings, tmp_path):
 
 def test_an_adapter_of_another_model(aligned, model_folder):
     _, adapter = aligned
+    model = load_model(model_folder("smolvlm"), torch.float32)
     with pytest.raises(ModelError, match="does not fit"):
-        open_adapter(load_model(model_folder("smolvlm"), torch.float32), adapter)
+        open_adapter(model, adapter, find_parts(model))
+
+
+def test_settings_that_are_the_adapter_s(aligned, ratings, tmp_path):
+    base, adapter = aligned
+    usual = replace(recipe(base), pixels=None, max_steps=1, batch_size=4, micro_batch=4)
+    wrong = replace(usual, rank=7, vision="frozen")
+    new = tmp_path / "new"
+    with pytest.raises(InputError, match=r"vision is full and not frozen, rank is 2 and not 7"):
+        align(base, ratings, new, wrong, adapter=adapter)
+    assert not new.exists()
+    # What was not asked for is taken, and written down, as the adapter has it; also when resumed.
+    for resume in (False, True):
+        align(base, ratings, new, usual, adapter=adapter, resume=resume)
+        config = json.loads((new / "alignment.json").read_text())["config"]
+        assert (config["rank"], config["alpha"], config["answer_tokens"]) == (2, 64, True)
+        assert (config["language"], config["vision"], config["projector"]) == ("lora", "full", "full")
+    assert json.loads((new / "adapter_config.json").read_text())["r"] == 2
+
+
+def test_an_adapter_s_parts_are_found_out(model_folder, ratings, tmp_path):
+    config = replace(CONFIG, language="dora", vision="lora", projector="frozen", answer_tokens=False)
+    align(model_folder("qwen2_5_vl"), ratings, tmp_path / "one", config)
+    usual = recipe("other")
+    loaded = load_for_training(model_folder("qwen2_5_vl"), usual, ["memorability"], "two", tmp_path / "one")
+    found = of_adapter(loaded, usual, usual)
+    assert (found.language, found.vision, found.projector) == ("dora", "lora", "frozen")
+    assert not found.answer_tokens
 
 
 def test_pixels_are_limited_within_the_processor_s_own(model_folder):

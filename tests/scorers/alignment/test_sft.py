@@ -10,11 +10,15 @@ from cogguided._errors import TrainingError
 from cogguided.scorers import load_scorer
 from cogguided.scorers.alignment import AlignmentConfig, align
 from cogguided.scorers.alignment.callbacks import Clock
+from cogguided.scorers.alignment.evaluation import evaluate_ratings
 from cogguided.scorers.alignment.loading import load_for_training
 from cogguided.scorers.alignment.running import common_arguments
-from cogguided.scorers.alignment.sft import sft_trainer
+from cogguided.scorers.alignment.sft import AlignmentTrainer, sft_trainer
 from cogguided.scorers.alignment.trainer import parameter_groups
-from cogguided.scorers.mllm import MLLMScorer
+from cogguided.scorers.benchmark.metrics import METRICS
+from cogguided.scorers.benchmark.results import build_results
+from cogguided.scorers.benchmark.run import score_items
+from cogguided.scorers.mllm import MIN_MASS, MLLMScorer
 
 CONFIG = AlignmentConfig(
     loss="answers",
@@ -74,8 +78,9 @@ def test_every_family_trains_what_it_should_and_is_saved_whole(
     halves = replace(CONFIG, micro_batch=2)
     again, _, _ = trained(model_folder(family), halves, ratings, tmp_path)
     for (name, one), other in zip(loaded.model.named_parameters(), again.model.parameters(), strict=True):
-        # A key's bias has no gradient (softmax does not see it) but rounding errors, which Adam scales up.
-        tolerance = 1e-2 if "k_proj.bias" in name or "qkv.bias" in name else 2e-5
+        # Without rotary positions softmax does not see a key's bias: its gradient is rounding errors, which
+        # Adam scales up, by no more than half of the 6e-3 that two steps of 3e-3 could come to.
+        tolerance = 3e-3 if "k_proj.bias" in name else 2e-5
         torch.testing.assert_close(one, other, atol=tolerance, rtol=1e-3, msg=lambda m, n=name: f"{n}: {m}")
 
     trainer.save_model(str(tmp_path / "aligned"))
@@ -111,6 +116,7 @@ def test_what_trains_can_be_chosen(modes, family, model_folder, ratings, picture
     assert (tmp_path / "aligned/adapter_config.json").is_file() == config.makes_adapter
     scorer = MLLMScorer.from_pretrained(tmp_path / "aligned", "memorability", min_mass=0.0)
     in_memory = loaded.scorer()
+    in_memory.min_mass = 0.0
     expected = logits_of(loaded.plain, scorer, pictures)
     torch.testing.assert_close(logits_of(scorer.model, scorer, pictures), expected, atol=1e-4, rtol=1e-4)
     if family == "gemma3":
@@ -154,16 +160,108 @@ def test_every_loss_learns(loss, weight, model_folder, ratings, tmp_path):
 
 
 def test_evaluation_in_training_is_the_benchmark_s(model_folder, ratings, tmp_path):
-    config = replace(CONFIG, eval_every=1)
-    held = ratings[6:]
-    result = align(model_folder("gemma3"), ratings[:6], tmp_path / "aligned", config, evaluation=held)
-    evaluated = [entry for entry in result.history if "eval_mae_memorability" in entry]
-    assert [entry["step"] for entry in evaluated] == [1, 2, 2]
-    scorer = MLLMScorer.from_pretrained(result.folder, "memorability", min_mass=0.0)
-    values = scorer([rating.image for rating in held]).values
-    truth = torch.tensor([rating.score for rating in held])
-    assert result.metrics["mae_memorability"] == pytest.approx((values - truth).abs().mean().item(), abs=2e-3)
-    assert result.metrics["unread_memorability"] == 0
+    """At first nothing can be read, in the end all; all eight metrics are those of a benchmark's run."""
+    config = replace(CONFIG, eval_every=10, max_steps=40, learning_rate=3e-2, rank=8, answer_tokens=True)
+    held = ratings[4:]
+    result = align(model_folder("qwen2_5_vl"), ratings[:4], tmp_path / "aligned", config, evaluation=held)
+    evaluated = [entry for entry in result.history if "eval_unread_memorability" in entry]
+    assert [entry["step"] for entry in evaluated] == [10, 20, 30, 40, 40]
+    first, last = evaluated[0], evaluated[-1]
+    assert (first["eval_unread_memorability"], last["eval_unread_memorability"]) == (1, 0)
+    assert first["eval_mass_memorability"] < MIN_MASS < last["eval_mass_memorability"]
+    assert "eval_mae_memorability" not in first
+
+    scorer = MLLMScorer.from_pretrained(result.folder, "memorability")
+    score_items(scorer, held, tmp_path / "run", progress=False)
+    row = next(r for r in build_results(tmp_path / "run", num_resamples=0)["rows"] if r["who"] == "expected")
+    expected = {f"{name}_memorability": figure["value"] for name, figure in row["metrics"].items()}
+    assert set(result.metrics) == {f"{name}_memorability" for name in METRICS}  # no epoch, nothing missing
+    assert result.metrics == pytest.approx(expected, abs=2e-3)
+
+
+def test_unread_means_what_it_means_in_scoring(model_folder, ratings):
+    scorer = MLLMScorer.from_pretrained(model_folder("smolvlm"), "memorability", min_mass=0.0)
+    images = [rating.image for rating in ratings]
+    found = scorer(images)
+    scorer.min_mass = found.mass.sort().values[4:6].mean().item()  # five of eight are below
+    metrics = evaluate_ratings(scorer, ratings)
+    assert metrics["unread_memorability"] == 5 / 8
+    truth = torch.tensor([rating.score for rating in ratings])
+    read = found.mass >= scorer.min_mass
+    expected = (found.values - truth)[read].abs().mean().item()
+    assert metrics["mae_memorability"] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_evaluation_in_bfloat16(family, model_folder, ratings, pictures, tmp_path):
+    """Frozen weights in bfloat16, tower and projector training in float32, as on a GPU."""
+    config = replace(CONFIG, precision="bfloat16", eval_every=1, micro_batch=2)
+    scores = {}
+    for precision in ("float32", "bfloat16"):
+        loaded = load_for_training(
+            model_folder(family), replace(config, precision=precision), ["memorability"], "tiny"
+        )
+        loaded.model.eval()
+        scorer = loaded.scorer().with_dimension("memorability")
+        scorer.min_mass = 0.0
+        with loaded.computing():
+            scores[precision] = scorer(pictures).values
+    torch.testing.assert_close(scores["bfloat16"], scores["float32"], atol=2e-2, rtol=0)
+
+    result = align(model_folder(family), ratings[:4], tmp_path / "half", config, evaluation=ratings[4:])
+    steps = [entry["step"] for entry in result.history if "eval_unread_memorability" in entry]
+    assert steps == [1, 2, 2]
+    assert result.metrics["unread_memorability"] == 1  # two steps teach nothing
+    assert 0 <= result.metrics["mass_memorability"] < MIN_MASS
+    assert (result.folder / "adapter_model.safetensors").is_file()
+
+
+def test_a_whole_model_is_evaluated_in_bfloat16(model_folder, ratings, tmp_path):
+    config = replace(CONFIG, precision="bfloat16", language="full", eval_every=1, max_steps=1)
+    result = align(model_folder("gemma3"), ratings[:4], tmp_path / "whole", config, evaluation=ratings[4:])
+    assert result.metrics["unread_memorability"] == 1
+
+
+def test_evaluation_takes_no_larger_batch_than_training(model_folder, ratings, tmp_path):
+    config = replace(CONFIG, micro_batch=2)
+    loaded = load_for_training(model_folder("smolvlm"), config, ["memorability"], "tiny")
+    arguments = common_arguments(tmp_path / "run", config, 4, True)
+    trainer = sft_trainer(loaded, config, arguments, ratings[:4], [0.05] * 4, ratings[4:], Clock())
+    assert trainer.scorer.batch_size == 2
+    assert trainer.scorer.min_mass == MIN_MASS
+
+
+def test_what_was_trained_is_saved_before_it_is_evaluated(model_folder, ratings, tmp_path, monkeypatch):
+    def fail(*_args):
+        raise RuntimeError("evaluation fails")
+
+    monkeypatch.setattr("cogguided.scorers.alignment.trainer.evaluate_ratings", fail)
+    where = (model_folder("smolvlm"), ratings[:4], tmp_path / "aligned", CONFIG)
+    with pytest.raises(RuntimeError, match="evaluation fails"):
+        align(*where, evaluation=ratings[4:])
+    assert not list((tmp_path / "aligned").glob("checkpoint-*"))
+    MLLMScorer.from_pretrained(tmp_path / "aligned", "memorability")
+    with pytest.warns(UserWarning, match="its evaluation was cut short"):
+        result = align(*where, evaluation=ratings[4:], resume=True)
+    assert (result.steps, result.metrics) == (2, {})
+
+
+def test_out_of_memory_says_what_to_try_and_keeps_what_is_saved(model_folder, ratings, tmp_path, monkeypatch):
+    config = replace(CONFIG, max_steps=4, save_every=2)
+    compute = AlignmentTrainer.compute_loss
+
+    def full(self, model, inputs, *args, **kwargs):
+        if self.state.global_step == 3 and len(inputs["input_ids"]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return compute(self, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(AlignmentTrainer, "compute_loss", full)
+    where = (model_folder("smolvlm"), ratings, tmp_path / "aligned")
+    with pytest.raises(
+        TrainingError, match=r'training; .*checkpoint-2 is kept, .*micro_batch=2; .*bits=4; vision="lora"'
+    ):
+        align(*where, config)
+    assert align(*where, replace(config, micro_batch=2), resume=True).steps == 4
 
 
 def test_gradient_checkpointing_and_autocast_change_little(model_folder, ratings, tmp_path):
