@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+import torch
 from PIL import Image
 
 from .._errors import InputError
@@ -34,7 +35,10 @@ class Candidate:
         chosen: whether it is among the images that were returned.
         origin: which guidance made it, and its place there.
         seconds: "sample" and "score", wall-clock, its share of the batch.
-        batch: prompts and seeds that were sampled together with it, and its place ("index") among them.
+        batch: prompts and seeds that were sampled together with it, and its place ("index") among them; or where
+            it stands in the record's trace ("entry" and "index").
+        finished: False for a draft: an image of fewer steps, or the clean image that was predicted half-way. It
+            is kept and scored, and wins only where nothing was finished.
     """
 
     image: Image.Image
@@ -50,11 +54,61 @@ class Candidate:
     origin: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     batch: dict[str, Any] = field(default_factory=dict)
+    finished: bool = True
 
     @property
-    def rank(self) -> tuple[bool, float]:
-        """Key to sort by, best first: valid ones by falling score, then the others."""
-        return not self.valid, -self.score if math.isfinite(self.score) else 0.0
+    def rank(self) -> tuple[bool, bool, float]:
+        """Key to sort by, best first: valid and finished ones by falling score, then drafts, then the others."""
+        return not self.valid, not self.finished, -self.score if math.isfinite(self.score) else 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Noise:
+    """Initial noise of an image.
+
+    Attributes:
+        mix: (seed, weight) of standard normal draws which are added up; the squares of the weights sum to 1.
+        latents: used in their place, shape of one image's latents, as the pipeline's loop holds them.
+
+    >>> Noise.of(7).mix
+    ((7, 1.0),)
+    """
+
+    mix: tuple[tuple[int, float], ...]
+    latents: torch.Tensor | None = None
+
+    @classmethod
+    def of(cls, seed: int) -> Noise:
+        """Return the noise that a plain call draws from a seed."""
+        return cls(((seed, 1.0),))
+
+    @property
+    def seed(self) -> int:
+        """The seed that weighs most: the random generator of the image goes on from it."""
+        return max(self.mix, key=lambda part: abs(part[1]))[0]
+
+
+class Rows(Protocol):
+    """B images somewhere between noise and picture, in step."""
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """What each is drawn from."""
+        ...
+
+    @property
+    def done(self) -> int:
+        """Steps taken."""
+        ...
+
+    @property
+    def steps(self) -> int:
+        """Steps in all; 0 before the first."""
+        ...
+
+    def select(self, rows: Sequence[int]) -> Rows:
+        """Return some rows, in that order, repetitions allowed."""
+        ...
 
 
 class Sampler(Protocol):
@@ -67,6 +121,31 @@ class Sampler(Protocol):
 
     def sample(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
         """Make one image per prompt, in one batch; image i depends on prompt i and seed i only."""
+        ...
+
+    def begin(
+        self, prompts: Sequence[str], noise: Sequence[Noise], overrides: Mapping[str, Any] | None = None
+    ) -> Rows:
+        """Return B images before their first step; `overrides` are arguments of the call, e.g. fewer steps."""
+        ...
+
+    def advance(self, rows: Any, until: float, eta: float = 0.0, seeds: Sequence[int] | None = None) -> Rows:
+        """Take the steps up to a part of the trajectory, in one batch.
+
+        Args:
+            rows: of this sampler.
+            until: 0 to 1; one step is taken at least.
+            eta: fresh noise at each step: 0 as the scheduler would, 1 as much as the reverse process has.
+            seeds: new seeds of the rows' generators, so that copies of one row part.
+        """
+        ...
+
+    def decode(self, rows: Any, clean: bool = False) -> tuple[list[Image.Image], list[dict[str, Any]]]:
+        """Make the images of finished rows, or with `clean` those predicted half-way, and what replays each."""
+        ...
+
+    def join(self, parts: Sequence[Any]) -> Rows:
+        """Return the rows of several at the same step as one."""
         ...
 
 

@@ -10,7 +10,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
 from PIL import Image
@@ -23,6 +24,44 @@ logger = logging.getLogger("cogguided")
 
 DEFAULT_BATCH_SIZE = 8
 NOT_SCORED = "not scored: interrupted"
+T = TypeVar("T")
+
+
+@dataclass
+class Rates:
+    """What work has cost lately, in seconds and in network evaluations.
+
+    Attributes:
+        known: by kind of work, (seconds, evaluations) of one unit: "steps", a whole trajectory; "looks", decoding
+            and scoring an image.
+
+    >>> rates = Rates()
+    >>> rates.learn("looks", 4, seconds=2.0, nfe=4)
+    >>> rates.cost(looks=10)
+    (5.0, 10.0)
+    """
+
+    known: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def learn(self, kind: str, units: float, seconds: float, nfe: float) -> None:
+        """Note what some units of work took; the latest says most, as batches and machines change."""
+        if units > 0:
+            now = (seconds / units, nfe / units)
+            old = self.known.get(kind, now)
+            self.known[kind] = (0.7 * now[0] + 0.3 * old[0], 0.7 * now[1] + 0.3 * old[1])
+
+    def cost(self, **units: float) -> tuple[float, float]:
+        """Return (seconds, evaluations) that work would take; 0 for what was never done."""
+        parts = [(n, self.known.get(kind, (0.0, 0.0))) for kind, n in units.items()]
+        return sum(n * each[0] for n, each in parts), sum(n * each[1] for n, each in parts)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A wording that stands for a request's prompt, and where it comes from."""
+
+    prompt: str
+    origin: dict[str, Any] = field(default_factory=dict)
 
 
 class Run:
@@ -39,6 +78,9 @@ class Run:
         candidates: all that were made, in that order.
         notes: what the user should know: memory, ties, scores that could not be read.
         keep: how many images to return per request.
+        arms: by request, the wordings to draw from; the user's own unless a rewriting put others there.
+        rates: what work has cost so far.
+        facts: what a guidance has to tell of itself in the record, by its name.
     """
 
     def __init__(
@@ -56,6 +98,9 @@ class Run:
         self.candidates: list[Candidate] = []
         self.notes: list[str] = []
         self.keep = 1
+        self.arms: dict[int, list[Arm]] = {request.index: [Arm(request.prompt)] for request in self.requests}
+        self.rates = Rates()
+        self.facts: dict[str, Any] = {}
         self.interrupted = False
         self._progress = progress
         self._fits: int | None = None  # largest batch that memory allows, once that is known
@@ -78,6 +123,84 @@ class Run:
         if text not in self.notes:
             self.notes.append(text)
             logger.warning(text)
+
+    def jobs(self, n: int, guidance: str, first: int = 0) -> list[Job]:
+        """Return `n` jobs for each request, spread evenly over its wordings, seeds counting up from its own.
+
+        The first seed of every wording comes before the second of any, and of every prompt likewise.
+        """
+        found = []
+        for k in range(first, first + n):
+            for request in self.requests:
+                arms = self.arms[request.index]
+                arm = arms[k % len(arms)]
+                origin = {"guidance": guidance, "k": k, **arm.origin}
+                found.append(Job(request, arm.prompt, request.seed + k // len(arms), origin))
+        return found
+
+    def affordable(self, count: int, **units: float) -> int:
+        """Return how many of `count` rows per request the rest of the budget allows, each taking so much work.
+
+        Args:
+            count: rows wanted per request.
+            **units: work a row, as in `Rates`.
+        """
+        seconds, nfe = (len(self.requests) * each for each in self.rates.cost(**units))
+        left = self._left(self.budget.seconds, self.seconds), self._left(self.budget.nfe, self.nfe)
+        for rest, each in zip(left, (seconds, nfe), strict=True):
+            if each > 0 and math.isfinite(rest):
+                count = min(count, max(0, int(rest / each)))
+        return count
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is a budget."""
+        return self.budget != Budget()
+
+    @property
+    def shows_progress(self) -> bool:
+        """Whether a bar is wanted."""
+        return self._progress is not None
+
+    def bar(self, total: int, what: str = "") -> AbstractContextManager[Any]:
+        """Return a progress bar, or nothing where none is wanted."""
+        if self._progress is None:
+            return nullcontext()
+        shown: Any = self._progress(total=total)
+        shown.set_description(what)
+        bar: AbstractContextManager[Any] = shown
+        return bar
+
+    def in_batches(self, count: int, batch_size: int | None, work: Callable[[Sequence[int]], T]) -> list[T]:
+        """Do `work` on rows 0 to count - 1, in batches as large as memory allows; returns what each gave.
+
+        Raises:
+            GenerationError: memory does not hold a single row.
+        """
+        done: list[T] = []
+        start = 0
+        while start < count:
+            size = min(count - start, batch_size or DEFAULT_BATCH_SIZE, self._fits or count)
+            try:
+                done.append(work(range(start, start + size)))
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._halve(size, error)
+                continue
+            start += size
+        return done
+
+    def keep_track(self, candidates: Sequence[Candidate]) -> None:
+        """Take candidates into the run's own list, those that are not there yet."""
+        known = {id(candidate) for candidate in self.candidates}
+        self.candidates += [c for c in candidates if id(c) not in known]
+
+    def unscored(self, candidate: Candidate) -> None:
+        """Mark a candidate whose image is new as one that no score is known of."""
+        candidate.score, candidate.scores, candidate.stds = math.nan, {}, {}
+        candidate.valid = self.target is None
+        candidate.error = None if self.target is None else NOT_SCORED
 
     def make(self, jobs: Sequence[Job], batch_size: int | None = None) -> list[Candidate]:
         """Sample and score jobs in order, in batches, until all are done or the budget ends.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +13,9 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 
 from .._errors import InputError, ModelError, unknown_name
+from ..guidance.base import Noise
+from .encoding import Encodings, encoded_once
+from .trajectories import Leg, Trajectories, on_leg
 
 TEXT_ARGUMENTS = ("prompt_", "negative_prompt")
 DENOISERS = ("transformer", "unet", "prior")
@@ -92,6 +96,8 @@ class PipelineSampler:
         self.base_class = base_class
         self.arguments = dict(arguments)
         self.nfe = 0
+        self.trace: list[dict[str, Any]] = []
+        self._encodings = Encodings()
 
     def sample(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
         """Make one image per prompt and seed; a single prompt is called just as a user would call it."""
@@ -102,10 +108,72 @@ class PipelineSampler:
         self, prompt: str | list[str] | None, generator: torch.Generator | list[torch.Generator]
     ) -> list[Image.Image]:
         """Call the base pipeline once."""
-        arguments = spread_texts(self.arguments, prompt)
-        with count_denoiser(self.pipe, self._add_nfe):
+        return self._call(prompt, generator, self.arguments)
+
+    def _call(
+        self,
+        prompt: str | list[str] | None,
+        generator: torch.Generator | list[torch.Generator],
+        arguments: dict[str, Any],
+    ) -> list[Image.Image]:
+        arguments = spread_texts(arguments, prompt)
+        with count_denoiser(self.pipe, self._add_nfe), encoded_once(self.pipe, self._encodings):
             output = self.base_class.__call__(self.pipe, prompt=prompt, generator=generator, **arguments)
         return list(output.images)
+
+    def begin(
+        self, prompts: Sequence[str], noise: Sequence[Noise], overrides: Mapping[str, Any] | None = None
+    ) -> Trajectories:
+        """Return B images before their first step; `overrides` are arguments of the call, e.g. fewer steps."""
+        changed = dict(overrides or {})
+        check_arguments(self.base_class, changed)
+        entry = {"begin": list(prompts), "noise": list(noise), "arguments": changed}
+        places = tuple((len(self.trace), row) for row in range(len(prompts)))
+        self.trace.append(entry)
+        return Trajectories(tuple(prompts), tuple(noise), changed, places)
+
+    def advance(
+        self, rows: Trajectories, until: float, eta: float = 0.0, seeds: Sequence[int] | None = None
+    ) -> Trajectories:
+        """Take the steps up to a part of the trajectory, in one batch (see `Sampler.advance`)."""
+        if seeds is not None:
+            states = tuple(cpu_generator(seed).get_state() for seed in seeds)
+            rows = replace(rows, generators=states)
+        reached = self._leg(Leg(rows, until, eta)).reached
+        if reached is None:
+            raise ModelError(
+                f"{self.base_class.__name__} never called its scheduler: it cannot be stopped half-way"
+            )
+        entry = {
+            "advance": list(rows.rows),
+            "until": until,
+            "eta": eta,
+            "seeds": None if seeds is None else [*seeds],
+        }
+        places = tuple((len(self.trace), row) for row in range(len(rows)))
+        self.trace.append(entry)
+        return replace(reached, rows=places)
+
+    def decode(
+        self, rows: Trajectories, clean: bool = False
+    ) -> tuple[list[Image.Image], list[dict[str, Any]]]:
+        """Make the images of finished rows, or with `clean` those predicted half-way, and what replays each."""
+        images = self._leg(Leg(rows, 1.0, clean=clean)).images
+        places = [{"entry": len(self.trace), "index": row} for row in range(len(rows))]
+        self.trace.append({"decode": list(rows.rows), "clean": clean})
+        return images, places
+
+    def join(self, parts: Sequence[Trajectories]) -> Trajectories:
+        """Return the rows of several at the same step as one."""
+        return Trajectories.join(parts)
+
+    def _leg(self, leg: Leg) -> Leg:
+        prompts = list(leg.start.prompts)
+        generators = leg.generators()
+        with on_leg(self.pipe, leg, generators):
+            prompt = prompts[0] if len(prompts) == 1 else prompts
+            leg.images = self._call(prompt, generators, {**self.arguments, **leg.start.overrides})
+        return leg
 
     def _add_nfe(self, images: int) -> None:
         self.nfe += images

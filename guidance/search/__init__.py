@@ -1,0 +1,8 @@
+"""Search over noise: more of what a target wants for fewer evaluations than best-of-N."""
+
+from .drafts import Drafts
+from .fk import FKSteering
+from .halving import Halving
+from .noise import NoiseSearch
+
+__all__ = ["Drafts", "FKSteering", "Halving", "NoiseSearch"]

@@ -1,0 +1,83 @@
+"""Each prompt through the text encoder once: in a batch of one prompt, and in all the batches of a call."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+
+Rows = tuple[tuple[Any, ...], ...]
+
+
+@dataclass
+class Encodings:
+    """What `encode_prompt` gave for the different rows of a batch; kept for one call of the user's.
+
+    Attributes:
+        kept: outputs by arguments, the latest `limit` of them.
+    """
+
+    limit: int = 16
+    kept: dict[Any, Any] = field(default_factory=dict)
+
+    def put(self, key: Any, value: Any) -> None:
+        """Keep an output, and forget the oldest beyond the limit."""
+        self.kept[key] = value
+        while len(self.kept) > self.limit:
+            del self.kept[next(iter(self.kept))]
+
+
+@contextmanager
+def encoded_once(pipe: DiffusionPipeline, encodings: Encodings) -> Iterator[None]:
+    """Let `pipe.encode_prompt` work on each different row of a batch once, while inside.
+
+    A pipeline without that method, and a call of it that holds anything but texts and plain values, are left alone.
+    """
+    original = getattr(pipe, "encode_prompt", None)
+    if original is None:
+        yield
+        return
+
+    def encode_prompt(*args: Any, **kwargs: Any) -> Any:
+        bound = inspect.signature(original).bind(*args, **kwargs)
+        texts = {k: v for k, v in bound.arguments.items() if isinstance(v, list)}
+        count = len(next(iter(texts.values()))) if texts else 0
+        rest = {k: v for k, v in bound.arguments.items() if k not in texts}
+        plain = all(isinstance(v, str | int | float | bool | None | torch.device) for v in rest.values())
+        whole = all(len(v) == count and all(isinstance(t, str) for t in v) for v in texts.values())
+        if count < 2 or not plain or not whole:
+            return original(*args, **kwargs)
+        rows: Rows = tuple(zip(*texts.values(), strict=True))
+        different = tuple(dict.fromkeys(rows))
+        key = (different, tuple(texts), tuple((k, str(v)) for k, v in rest.items()))
+        if key not in encodings.kept:
+            if len(different) == count:
+                encodings.put(key, original(*args, **kwargs))
+            else:
+                for place, name in enumerate(texts):
+                    bound.arguments[name] = [row[place] for row in different]
+                encodings.put(key, original(*bound.args, **bound.kwargs))
+        places = [different.index(row) for row in rows]
+        return _take(encodings.kept[key], places, len(different))
+
+    pipe.__dict__["encode_prompt"] = encode_prompt
+    try:
+        yield
+    finally:
+        del pipe.__dict__["encode_prompt"]
+
+
+def _take(encoded: Any, places: Sequence[int], count: int) -> Any:
+    """Rows of an encoder's output: tensors (count, ...), lists of `count`, tuples of those, and None."""
+    if isinstance(encoded, tuple):
+        return tuple(_take(part, places, count) for part in encoded)
+    if isinstance(encoded, list):
+        return [encoded[place] for place in places] if len(encoded) == count else encoded
+    if isinstance(encoded, torch.Tensor) and encoded.shape[0] == count:
+        return encoded[list(places)]
+    return encoded
