@@ -204,7 +204,7 @@ def report(args: argparse.Namespace) -> None:
         f"{len(held)} pictures of concepts whose ratings no alignment was told; training on "
         f"{len(rows_of(args.data / 'first.csv'))} pictures of other concepts. Figures are over the pictures read in "
         f"every seed; {NO_FIGURE}: fewer than {ENOUGH:.0%} were, or it is undefined. In brackets: 95 % bootstrap "
-        "intervals over concepts and seeds.",
+        f"intervals over concepts and seeds; [{NO_FIGURE}]: undefined in some resamples.",
         "", "| aligned by | read-out | seeds | Spearman | MAE | unread | s to train |", "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for variant in VARIANTS:
