@@ -1,6 +1,6 @@
 """Guidance: how to get more of what a target wants out of a generator."""
 
-from .base import Budget, Candidate, Guidance, Job, Request, Sampler
+from .base import Budget, Candidate, Guidance, Job, Noise, Request, Sampler
 from .best_of_n import BestOfN
 from .registry import as_guidance, guidance_from_dict, guidance_to_dict
 from .run import Run, choose
@@ -11,6 +11,7 @@ __all__ = [
     "Candidate",
     "Guidance",
     "Job",
+    "Noise",
     "Request",
     "Run",
     "Sampler",

@@ -1,0 +1,98 @@
+"""Stopped, looked at, sorted, joined and gone on with: an image is the one that its seed gives."""
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
+from tiny_diffusion import CALL, FAMILIES, tiny_pipeline
+
+from cogguided._errors import InputError, ModelError
+from cogguided.guidance import Noise
+from cogguided.pipelines.diffusion import stochastic_step
+from cogguided.pipelines.sampler import PipelineSampler
+
+PROMPTS, SEEDS = ["a cat", "a long dog", "a cat"], [0, 1, 5]
+
+
+def sampler_of(pipe, family, steps=6):
+    return PipelineSampler(pipe, type(pipe), {**CALL[family], "num_inference_steps": steps})
+
+
+def pixels(image):
+    return np.asarray(image).astype(int)
+
+
+def check(pipe, family):
+    sampler = sampler_of(pipe, family)
+    plain = [sampler.sample([p], [s])[0] for p, s in zip(PROMPTS, SEEDS, strict=True)]
+    rows = sampler.advance(sampler.begin(PROMPTS, [Noise.of(seed) for seed in SEEDS]), 0.34)
+    previews, _ = sampler.decode(rows, clean=True)
+    assert len(previews) == 3
+    parts = [sampler.advance(rows.select([2, 0]), 0.67), sampler.advance(rows.select([1]), 0.67)]
+    rows = sampler.advance(sampler.join(parts), 1.0)
+    assert rows.finished
+    for image, place in zip(sampler.decode(rows)[0], (2, 0, 1), strict=True):
+        assert np.abs(pixels(image) - pixels(plain[place])).max() <= 1
+    assert "step" not in vars(pipe.scheduler)
+    assert "prepare_latents" not in vars(pipe)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family(family):
+    check(tiny_pipeline(family), family)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        DDIMScheduler,
+        DPMSolverMultistepScheduler,
+        EulerDiscreteScheduler,
+        EulerAncestralDiscreteScheduler,
+        UniPCMultistepScheduler,
+    ],
+)
+def test_schedulers_with_a_memory_or_noise_of_their_own(scheduler, kind):
+    pipe = tiny_pipeline("sd15")
+    pipe.scheduler = scheduler.from_config(pipe.scheduler.config, prediction_type=kind)
+    check(pipe, "sd15")
+
+
+def test_copies_part_by_fresh_noise_alone():
+    sampler = sampler_of(tiny_pipeline("qwen_image"), "qwen_image")
+    rows = sampler.advance(sampler.begin(["a cat"], [Noise.of(0)]), 0.5).select([0, 0, 0])
+    images, _ = sampler.decode(sampler.advance(rows, 1.0, eta=1.0, seeds=[1, 1, 2]))
+    assert np.array_equal(pixels(images[0]), pixels(images[1]))
+    assert np.abs(pixels(images[0]) - pixels(images[2])).max() > 5
+
+
+def test_a_stochastic_step_keeps_the_marginal():
+    """Data N(0, 1) and the exact denoiser: whatever eta, the latents stay at variance alpha^2 + sigma^2."""
+    generator = torch.Generator().manual_seed(0)
+    now, after = (0.4, 0.6), (0.7, 0.3)
+    clean = torch.randn(1, 200_000, generator=generator)
+    sample = now[0] * clean + now[1] * torch.randn(1, 200_000, generator=generator)
+    stepped = stochastic_step(sample, clean, now, after, 1.0, [generator])
+    assert stepped.var().item() == pytest.approx(after[0] ** 2 + after[1] ** 2, rel=0.02)
+    assert torch.corrcoef(torch.cat([stepped, clean]))[0, 1].item() == pytest.approx(0.7 / 0.58**0.5, abs=0.01)
+
+
+def test_what_does_not_fit_is_refused():
+    pipe = tiny_pipeline("sd15")
+    sampler = sampler_of(pipe, "sd15")
+    start = sampler.begin(["a cat"], [Noise.of(0)])
+    half = sampler.advance(start, 0.5)
+    with pytest.raises(InputError, match="cannot be joined"):
+        sampler.join([half, sampler.advance(start, 0.9)])
+    with pytest.raises(InputError, match="already at step"):
+        sampler.advance(half, 0.2)
+    pipe.register_modules(scheduler=None)
+    with pytest.raises(ModelError, match="cannot be stopped half-way"):
+        sampler.advance(start, 0.5)
