@@ -98,17 +98,20 @@ def clean_latents(scheduler: Any, output: torch.Tensor, sample: torch.Tensor, le
     alpha, sigma = level
     output = output.float()
     sample = sample.float()
+    found: torch.Tensor
     if is_flow(scheduler):
-        straight: torch.Tensor = sample - sigma * output
-        return straight
+        found = sample - sigma * output
+        return found
     kind = scheduler.config.get("prediction_type", "epsilon")
     if kind == "epsilon":
-        return (sample - sigma * output) / alpha
+        found = (sample - sigma * output) / alpha
+        return found
     if kind == "sample":
         return output
     if kind == "v_prediction":
         length = (alpha**2 + sigma**2) ** 0.5  # 1, but for schedulers that scale the latents
-        return (alpha * sample / length - sigma * output) / length
+        found = (alpha * sample / length - sigma * output) / length
+        return found
     raise ModelError(f"{type(scheduler).__name__}: prediction_type {kind!r} is not known here")
 
 
@@ -144,8 +147,9 @@ def stochastic_step(
     kept = alpha * next_sigma / max(next_alpha * sigma, 1e-12)
     fresh = eta * next_sigma * max(1 - kept**2, 0.0) ** 0.5
     noise = (sample - alpha * clean) / max(sigma, 1e-12)
-    stepped = next_alpha * clean + max(next_sigma**2 - fresh**2, 0.0) ** 0.5 * noise
+    stepped: torch.Tensor = next_alpha * clean + max(next_sigma**2 - fresh**2, 0.0) ** 0.5 * noise
     if fresh == 0:
         return stepped
     drawn = torch.stack([torch.randn(sample.shape[1:], generator=g) for g in generators])
-    return stepped + fresh * drawn.to(stepped.device)
+    stepped = stepped + fresh * drawn.to(stepped.device)
+    return stepped
