@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = (".", "scorers", "scorers/alignment", "scorers/benchmark")
-FOLDERS += ("guidance", "pipelines", "pipelines/embedded")
+FOLDERS += ("guidance", "guidance/proposers", "guidance/search", "pipelines", "pipelines/embedded")
 FILES = [file for folder in FOLDERS for file in sorted((ROOT / folder).glob("*.py"))]
 MODULES = [
     ".".join(("cogguided", *f.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
