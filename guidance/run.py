@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
@@ -19,49 +18,13 @@ from PIL import Image
 from .._errors import GenerationError
 from ..scorers import Target, TargetScores
 from .base import Budget, Candidate, Job, Request, Sampler
+from .rates import Arm, Rates
 
 logger = logging.getLogger("cogguided")
 
 DEFAULT_BATCH_SIZE = 8
 NOT_SCORED = "not scored: interrupted"
 T = TypeVar("T")
-
-
-@dataclass
-class Rates:
-    """What work has cost lately, in seconds and in network evaluations.
-
-    Attributes:
-        known: by kind of work, (seconds, evaluations) of one unit: "steps", a whole trajectory; "looks", decoding
-            and scoring an image.
-
-    >>> rates = Rates()
-    >>> rates.learn("looks", 4, seconds=2.0, nfe=4)
-    >>> rates.cost(looks=10)
-    (5.0, 10.0)
-    """
-
-    known: dict[str, tuple[float, float]] = field(default_factory=dict)
-
-    def learn(self, kind: str, units: float, seconds: float, nfe: float) -> None:
-        """Note what some units of work took; the latest says most, as batches and machines change."""
-        if units > 0:
-            now = (seconds / units, nfe / units)
-            old = self.known.get(kind, now)
-            self.known[kind] = (0.7 * now[0] + 0.3 * old[0], 0.7 * now[1] + 0.3 * old[1])
-
-    def cost(self, **units: float) -> tuple[float, float]:
-        """Return (seconds, evaluations) that work would take; 0 for what was never done."""
-        parts = [(n, self.known.get(kind, (0.0, 0.0))) for kind, n in units.items()]
-        return sum(n * each[0] for n, each in parts), sum(n * each[1] for n, each in parts)
-
-
-@dataclass(frozen=True)
-class Arm:
-    """A wording that stands for a request's prompt, and where it comes from."""
-
-    prompt: str
-    origin: dict[str, Any] = field(default_factory=dict)
 
 
 class Run:
