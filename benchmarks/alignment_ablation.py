@@ -46,6 +46,7 @@ VARIANTS = {
 }
 COMPARED = [
     ("expected", "paper", "expected", "base"),
+    ("expected", "paper+value", "expected", "base"),
     ("expected", "answers+value", "expected", "base"),
     *(("expected", name, "greedy", name) for name in ("paper", "answers", "answers+value", "grpo")),
     ("expected", "paper", "expected", "cross_entropy"),
