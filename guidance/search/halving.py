@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 from ..._errors import InputError
@@ -83,7 +84,8 @@ class Halving:
             return count
         parts = [0.0, *self.at, 1.0]
         alive = [self.n, *self.survivors()]
-        steps = sum(a * (end - start) for a, start, end in zip(alive, parts, parts[1:], strict=True)) / self.n
+        lengths = [end - start for start, end in pairwise(parts)]
+        steps = sum(rows * length for rows, length in zip(alive, lengths, strict=True)) / self.n
         fitting = run.affordable(count, steps=steps, looks=sum(alive) / self.n)
         if fitting < count:
             run.note(f"budget: {fitting} of {count} images are started")
