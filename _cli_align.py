@@ -21,9 +21,9 @@ EPILOG = """[bold]Examples[/]
 cogguided align --model Qwen/Qwen2.5-VL-7B-Instruct --data foolen/CogIP-Bench --output runs/aligned
 
 cogguided align --model Qwen/Qwen2.5-VL-7B-Instruct --data ratings.csv --images photos --held-out 0.1
---loss answers --value-weight 5 --vision lora --projector lora --output runs/mine
+--value-weight 4 --vision lora --projector lora --output runs/mine
 
-cogguided align --model embedded --data ratings.csv --loss answers --minutes 10 --output runs/small
+cogguided align --model embedded --data ratings.csv --minutes 10 --output runs/small
 
 cogguided align --model embedded --adapter runs/small --data ratings.csv --method grpo
 --learning-rate 1e-5 --output runs/rewarded

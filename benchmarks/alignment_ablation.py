@@ -36,12 +36,12 @@ HERE = Path(__file__).resolve()
 SCRIPTS = HERE.parent.parent / "examples" / "embedded"
 VARIANTS = {
     "base": None,
-    "cross_entropy": {"loss": "cross_entropy", "digit_weight": 1.0},
-    "paper": {"loss": "triangular"},
+    "cross_entropy": {"loss": "cross_entropy", "digit_weight": 1.0, "value_weight": 0.0},
+    "paper": {"loss": "triangular", "value_weight": 0.0},
     "paper+value": {"loss": "triangular", "value_weight": 4.0},
-    "answers": {"loss": "answers", "sample_prefix": True},
+    "answers": {"loss": "answers", "sample_prefix": True, "value_weight": 0.0},
     "answers+value": {"loss": "answers", "sample_prefix": True, "value_weight": 4.0},
-    "warm": {"loss": "triangular"},
+    "warm": {"loss": "triangular", "value_weight": 0.0},
     "grpo": {},
 }
 COMPARED = [

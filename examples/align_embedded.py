@@ -3,11 +3,11 @@
     python examples/embedded/ratings.py --out out/ratings      # human ratings of emoji, in two halves
     python examples/align_embedded.py out/aligned --ratings out/ratings
 
-A few minutes on two cores; `--loss triangular` is the paper's. One drawing of each thing is judged, Noto's,
-since three drawings with one rating are not three witnesses. Training without a line of Python:
+A few minutes on two cores. `--loss ours` is the paper's with a term on the expected score, `--loss paper` is without.
+One drawing of each thing is judged, Noto's, since three drawings with one rating are not three witnesses.
+Training without a line of Python:
 
-    cogguided align --model embedded --data out/ratings/first.csv --output out/aligned
-        --loss answers --value-weight 4 --set sample_prefix=true
+    cogguided align --model embedded --data out/ratings/first.csv --output out/aligned --max-steps 100
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from cogguided.scorers.benchmark import evaluate, judged, read_ratings
 from cogguided.scorers.dimensions import dimension
 
 DIMENSION = "emotional_valence"
-LOSSES = {  # as in benchmarks/alignment_ablation.py, where "answers" is called answers+value
-    "answers": {"loss": "answers", "sample_prefix": True, "value_weight": 4.0},
-    "triangular": {"loss": "triangular"},
-    "cross_entropy": {"loss": "cross_entropy", "digit_weight": 1.0},
+LOSSES = {  # as in benchmarks/alignment_ablation.py, where "ours" is called paper+value
+    "ours": {},  # the recipe of the embedded model
+    "paper": {"value_weight": 0.0},
+    "answers": {"loss": "answers", "sample_prefix": True},
+    "cross_entropy": {"loss": "cross_entropy", "digit_weight": 1.0, "value_weight": 0.0},
 }
 OTHER_DRAWINGS = ("_flat", "_twemoji")
 
@@ -36,7 +37,7 @@ def main() -> None:
     )
     parser.add_argument("output", type=Path)
     parser.add_argument("--ratings", type=Path, default=Path("out/ratings"), help="of ratings.py")
-    parser.add_argument("--loss", choices=LOSSES, default="answers")
+    parser.add_argument("--loss", choices=LOSSES, default="ours")
     parser.add_argument("--readouts", nargs="+", default=["greedy", "expected"])
     parser.add_argument("--steps", type=int, default=100)
     args = parser.parse_args()

@@ -120,7 +120,7 @@ def test_the_embedded_model_learns_by_reward(tmp_path):
         score = round(6 * part - 3, 3)
         rated.append(Rating(tmp_path / f"{i}.png", "emotional_valence", score, f"emotional_valence/{i}"))
     vague = replace(
-        recipe("embedded"), loss="answers", width=0.25, max_steps=80, batch_size=16, micro_batch=16
+        recipe("embedded"), loss="answers", value_weight=0.0, width=0.25, max_steps=80, batch_size=16, micro_batch=16
     )
     align("embedded", rated, tmp_path / "vague", vague)
     config = replace(
