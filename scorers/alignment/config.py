@@ -248,7 +248,7 @@ def recipe(model: object = None) -> AlignmentConfig:
     """Return the settings to start from: the paper's, or for "embedded" those of a small model.
 
     The embedded base never wrote an answer, so the embeddings of the answers' tokens train too; and it learns
-    by the paper's loss with a term on the expected score, which did best in
+    by the paper's loss with a term on the expected score, which had the best figures in
     ``benchmarks/alignment_ablation.py``.
 
     >>> recipe("Qwen/Qwen2.5-VL-7B-Instruct").rank, recipe("embedded").answer_tokens
