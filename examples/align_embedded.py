@@ -22,7 +22,8 @@ from cogguided.scorers.benchmark import evaluate, judged, read_ratings
 from cogguided.scorers.dimensions import dimension
 
 DIMENSION = "emotional_valence"
-LOSSES = {  # as in benchmarks/alignment_ablation.py, where "ours" is called paper+value
+LOSSES = {  # as in benchmarks/alignment_ablation.py, where these are
+    # called paper+value, paper, answers+value and cross_entropy
     "ours": {},  # the recipe of the embedded model
     "paper": {"value_weight": 0.0},
     "answers": {"loss": "answers", "sample_prefix": True},

@@ -25,6 +25,7 @@ from scipy.stats import rankdata, spearmanr
 from torch import Tensor
 from transformers import AutoProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
+from cogguided.scorers.alignment import recipe
 from cogguided.scorers.alignment.losses import Targets, answer_loss
 from cogguided.scorers.alignment.targets import AnswerSpace, answer_steps, draw_number, one_hot
 from cogguided.scorers.dimensions import dimension
@@ -43,7 +44,6 @@ AMUSING = frozenset(
     ["grin", "wink", "tongue", "playful", "party", "crazy", "tears", "joy", "prank", "weird", "goblin", "monkey", "nerd", "cowboy", "poop"]
 )
 SUGGESTED_STD = 0.4  # how firmly a suggested valence is taught
-VALUE_WEIGHT = 4.0  # of the term on the expected value
 LORA = r".*language_model.*(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
 
@@ -151,7 +151,7 @@ def taught(model: Qwen2_5_VLForConditionalGeneration, batch: dict[str, Tensor], 
     inputs = {name: value for name, value in batch.items() if name != "labels"}
     hidden = model.model(**inputs, use_cache=False).last_hidden_state[:, :-1]
     logits = model.lm_head(hidden[batch["labels"][:, 1:] != IGNORE])
-    return answer_loss(logits, targets, value_weight=VALUE_WEIGHT)
+    return answer_loss(logits, targets, value_weight=recipe("embedded").value_weight)
 
 
 def main() -> None:

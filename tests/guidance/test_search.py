@@ -46,8 +46,9 @@ def check_survivors(pipe, family):
     assert len(run.candidates) == 8
     assert [sum(c.request == r for c in finished(run)) for r in (0, 1)] == [1, 1]
     for survivor in finished(run):
-        plain = run.sampler.sample([survivor.prompt], [survivor.seed])[0]
+        plain, other = run.sampler.sample([survivor.prompt] * 2, [survivor.seed, survivor.seed + 1])
         assert np.abs(pixels(survivor.image) - pixels(plain)).max() <= 1
+        assert np.abs(pixels(survivor.image) - pixels(other)).max() > 5
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -133,7 +134,16 @@ def test_neighbours_of_a_noise_are_standard_normal():
     assert sum(weight**2 for _, weight in noise.mix) == pytest.approx(1)
 
 
-def test_noise_search_keeps_what_it_found():
+def test_noise_search_goes_on_from_the_best():
+    run = run_of(tiny_pipeline("sd15"), "sd15")
+    NoiseSearch(3, 1, rounds=1, radius=0.0)(run)  # so the neighbour is the centre itself
+    *start, neighbour_of_best = finished(run)
+    best = max(start, key=lambda candidate: candidate.score)
+    assert np.array_equal(pixels(neighbour_of_best.image), pixels(best.image))
+    assert len({pixels(c.image).tobytes() for c in start}) == 3
+
+
+def test_noise_search_repeats_itself():
     run = run_of(tiny_pipeline("sd15"), "sd15")
     NoiseSearch(2, 2, rounds=3, patience=1)(run)
     assert len(finished(run)) == 8
