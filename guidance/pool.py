@@ -94,12 +94,10 @@ class Pool:
             self.run.score(made)
             for candidate in made:
                 candidate.finished = whole and not self.draft
-                candidate.seconds["sample"] = candidate.seconds.get("sample", 0.0) + (seen - started) / len(
+                candidate.seconds["sample"] = candidate.seconds.get("sample", 0.0) + (seen - started) / len(made)
+                candidate.seconds["score"] = candidate.seconds.get("score", 0.0) + (self.run.seconds - seen) / len(
                     made
                 )
-                candidate.seconds["score"] = candidate.seconds.get("score", 0.0) + (
-                    self.run.seconds - seen
-                ) / len(made)
             return made
 
         parts = self.run.in_batches(len(self), self.batch_size, work)

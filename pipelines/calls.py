@@ -33,9 +33,7 @@ def wants_base_output(arguments: dict[str, Any], guided: bool) -> bool:
     return raw
 
 
-def read_requests(
-    prompt: Prompt, seed: int | Sequence[int] | None, arguments: dict[str, Any]
-) -> list[Request]:
+def read_requests(prompt: Prompt, seed: int | Sequence[int] | None, arguments: dict[str, Any]) -> list[Request]:
     """Read prompts and seeds into one request a prompt; -1 is the seed where generators are given instead.
 
     Raises:

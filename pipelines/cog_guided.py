@@ -286,10 +286,10 @@ class CogGuidedPipeline(DiffusionPipeline):
             "call": describe_call(requests, wanted, steps, limit, arguments),
         }
         self._note_embedded_judges(run)
-        with self._nothing_lost(run, facts):
+        with self._nothing_lost(run, facts, sampler.trace):
             for step in plan(steps, prompt, sampler, requests):
                 step(run)
-        return self._finish(run, facts)
+        return self._finish(run, facts, sampler.trace)
 
     def _note_embedded_judges(self, run: Run) -> None:
         """Say so when the embedded judges, which know emoji artwork only, judge what another model draws."""
@@ -317,7 +317,7 @@ class CogGuidedPipeline(DiffusionPipeline):
         return self.base_class.__call__(self, prompt=prompt, **arguments)
 
     @contextmanager
-    def _nothing_lost(self, run: Run, facts: dict[str, Any]) -> Iterator[None]:
+    def _nothing_lost(self, run: Run, facts: dict[str, Any], trace: list[dict[str, Any]]) -> Iterator[None]:
         """Keep what was made: Ctrl-C ends the run early, and an error takes the candidates along."""
         try:
             yield
@@ -329,16 +329,16 @@ class CogGuidedPipeline(DiffusionPipeline):
         except Exception as error:
             if not run.candidates:
                 raise
-            output = CogGuidedOutput.of(run, facts)
+            output = CogGuidedOutput.of(run, facts, trace)
             raise GenerationError(
                 f"{error} ({len(run.candidates)} candidates made before are in this error's `output`; "
                 "output.save(folder) keeps them)",
                 output,
             ) from error
 
-    def _finish(self, run: Run, facts: dict[str, Any]) -> CogGuidedOutput:
+    def _finish(self, run: Run, facts: dict[str, Any], trace: list[dict[str, Any]]) -> CogGuidedOutput:
         run.finish()
-        output = CogGuidedOutput.of(run, facts)
+        output = CogGuidedOutput.of(run, facts, trace)
         without = [r.prompt for r in run.requests if not any(c.request == r.index for c in output.chosen)]
         if without and not run.interrupted:
             reasons = sorted({c.error or "" for c in run.candidates if not c.valid})

@@ -53,9 +53,7 @@ def noise_levels(scheduler: Any, timestep: Any, index: int) -> tuple[Level, Leve
     if sigmas is not None and len(sigmas) > len(scheduler.timesteps):
         return _level(scheduler, sigmas[index]), _level(scheduler, sigmas[index + 1])
     if getattr(scheduler, "alphas_cumprod", None) is None:
-        raise ModelError(
-            f"{type(scheduler).__name__} has neither sigmas nor alphas: its steps cannot be read"
-        )
+        raise ModelError(f"{type(scheduler).__name__} has neither sigmas nor alphas: its steps cannot be read")
     later = scheduler.timesteps[index + 1] if index + 1 < len(scheduler.timesteps) else None
     return _variance_preserving(scheduler, timestep), _variance_preserving(scheduler, later)
 

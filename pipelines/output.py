@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from .record import (
     VERSION,
     candidate_facts,
     read_record,
+    to_json,
     versions,
     write_json,
     write_png,
     write_whole,
 )
 from .sheet import contact_sheet
+from .trace import LATENTS, latents_file, to_facts
 
 SHEET = "contact_sheet.png"
 
@@ -40,6 +43,7 @@ class CogGuidedOutput(BaseOutput):
         seconds: wall-clock of the call.
         nfe: network evaluations of one image, denoiser and scorers together.
         facts: model and call, as they are recorded.
+        trace: what a search did with its images, from which `replay` makes them again (see `trace`).
     """
 
     images: list[Image.Image]
@@ -50,10 +54,11 @@ class CogGuidedOutput(BaseOutput):
     seconds: float
     nfe: int
     facts: dict[str, Any]
+    trace: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, run: Run, facts: dict[str, Any]) -> CogGuidedOutput:
-        """Gather the output of a run."""
+    def of(cls, run: Run, facts: dict[str, Any], trace: Sequence[dict[str, Any]] = ()) -> CogGuidedOutput:
+        """Gather the output of a run, and the trace of its sampler."""
         chosen = in_order(run.candidates)
         return cls(
             images=[c.image for c in chosen],
@@ -63,7 +68,8 @@ class CogGuidedOutput(BaseOutput):
             interrupted=run.interrupted,
             seconds=run.seconds,
             nfe=run.nfe,
-            facts=facts,
+            facts={**facts, **({"guidance": to_json(run.facts)} if run.facts else {})},
+            trace=list(trace),
         )
 
     @property
@@ -82,8 +88,14 @@ class CogGuidedOutput(BaseOutput):
             "nfe": self.nfe,
             "interrupted": self.interrupted,
             "notes": self.notes,
+            **self._trace_of(self.candidates),
             "candidates": [candidate_facts(c, i) for i, c in enumerate(self.candidates)],
         }
+
+    def _trace_of(self, candidates: Sequence[Candidate]) -> dict[str, Any]:
+        """The part of the trace that some candidates rest on, to be merged into a record."""
+        entries = {c.batch["entry"] for c in candidates if "entry" in c.batch}
+        return {"trace": to_facts(self.trace, entries)} if entries else {}
 
     def save(self, directory: str | Path, overwrite: bool = False) -> Path:
         """Save the images, `contact_sheet.png` and `candidates.json` into a folder, and return it.
@@ -106,8 +118,14 @@ class CogGuidedOutput(BaseOutput):
                 file = folder / old["file"]
                 if file.resolve().is_relative_to(folder.resolve()):  # it may name anything
                     file.unlink(missing_ok=True)
+            (folder / LATENTS).unlink(missing_ok=True)
+        latents = latents_file(self.trace)
+        if latents is not None:
+            write_whole(folder / LATENTS, lambda file: file.write(latents))
+        shared = {name: value for name, value in record.items() if name != "trace"}
         for candidate, facts in zip(self.candidates, record["candidates"], strict=True):
-            write_png(candidate.image, folder / facts["file"], {**record, "candidates": [facts]})
+            own = {**shared, **self._trace_of([candidate]), "candidates": [facts]}
+            write_png(candidate.image, folder / facts["file"], own)
         if self.candidates:
             sheet = contact_sheet(self.candidates, prompts=record["call"]["prompts"])
             write_whole(folder / SHEET, lambda file: sheet.save(file, "PNG"))
@@ -129,8 +147,7 @@ def check_free(folder: Path, overwrite: bool) -> None:
     if (folder / FILE).exists():
         if not overwrite:
             raise RecordError(
-                f"{folder} has a record already: choose another folder, or replace it "
-                "(overwrite=True, --overwrite)"
+                f"{folder} has a record already: choose another folder, or replace it (overwrite=True, --overwrite)"
             )
         read_record(folder)
     probe = folder / ".cogguided-probe"

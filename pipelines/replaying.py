@@ -14,6 +14,7 @@ from .._errors import ModelError, RecordError
 from .cog_guided import CogGuidedPipeline
 from .record import NOT_RECORDED, Record, describe_pipeline, from_json, pixels_sha256, read_record, versions
 from .sampler import PipelineSampler, check_arguments
+from .trace import play, read_trace
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,9 +34,7 @@ class Replay:
     candidate: dict[str, Any]
 
 
-def replay(
-    record: str | Path | Record, index: int | None = None, pipe: CogGuidedPipeline | None = None
-) -> Replay:
+def replay(record: str | Path | Record, index: int | None = None, pipe: CogGuidedPipeline | None = None) -> Replay:
     """Make a candidate of a record again, with the batch mates it had, so that not even rounding differs.
 
     Args:
@@ -67,6 +66,10 @@ def replay(
     check_arguments(pipe.base_class, arguments)
     sampler = PipelineSampler(pipe, pipe.base_class, {k: from_json(v) for k, v in arguments.items()})
     batch = candidate["batch"]
+    if "entry" in batch:
+        trace = read_trace(record.facts["trace"], record.path, batch["entry"])
+        image = play(sampler, trace, batch["entry"])[batch["index"]]
+        return Replay(image, pixels_sha256(image) == candidate["sha256"], differences(record, pipe), candidate)
     if per_prompt := arguments.get("num_images_per_prompt"):
         prompts = batch["prompts"][::per_prompt]
     else:
@@ -103,7 +106,9 @@ def check_replayable(record: Record, candidate: dict[str, Any], arguments: dict[
     if lost:
         what = ", ".join(f"{name} ({arguments[name][NOT_RECORDED]})" for name in lost)
         raise RecordError(f"{record.path}: cannot be replayed, these arguments are not in it: {what}")
-    if None in candidate["batch"]["seeds"]:
+    if "entry" in candidate["batch"]:
+        read_trace(record.facts.get("trace", {}), record.path, candidate["batch"]["entry"])
+    elif None in candidate["batch"]["seeds"]:
         raise RecordError(
             f"{record.path}: cannot be replayed, its noise came from a generator that is not a fresh CPU one "
             "with a seed; call with seed=... next time"

@@ -141,9 +141,7 @@ class PipelineSampler:
             rows = replace(rows, generators=states)
         reached = self._leg(Leg(rows, until, eta)).reached
         if reached is None:
-            raise ModelError(
-                f"{self.base_class.__name__} never called its scheduler: it cannot be stopped half-way"
-            )
+            raise ModelError(f"{self.base_class.__name__} never called its scheduler: it cannot be stopped half-way")
         entry = {
             "advance": list(rows.rows),
             "until": until,
@@ -154,9 +152,7 @@ class PipelineSampler:
         self.trace.append(entry)
         return replace(reached, rows=places)
 
-    def decode(
-        self, rows: Trajectories, clean: bool = False
-    ) -> tuple[list[Image.Image], list[dict[str, Any]]]:
+    def decode(self, rows: Trajectories, clean: bool = False) -> tuple[list[Image.Image], list[dict[str, Any]]]:
         """Make the images of finished rows, or with `clean` those predicted half-way, and what replays each."""
         images = self._leg(Leg(rows, 1.0, clean=clean)).images
         places = [{"entry": len(self.trace), "index": row} for row in range(len(rows))]

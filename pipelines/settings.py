@@ -106,9 +106,7 @@ def read_settings(model: str | Path, revision: str | None = None, local_files_on
         if str(model).count("/") != 1 or str(model).startswith("/"):
             return Settings()
         try:
-            path = Path(
-                hf_hub_download(str(model), FILE, revision=revision, local_files_only=local_files_only)
-            )
+            path = Path(hf_hub_download(str(model), FILE, revision=revision, local_files_only=local_files_only))
         except EntryNotFoundError:  # it has none, or is offline and never had it
             return Settings()
     if not path.is_file():

@@ -70,9 +70,7 @@ def tile(candidate: Candidate) -> Tile:
     return Tile(candidate.image, f"total {candidate.score:.3f} · {seed}", terms, candidate.chosen)
 
 
-def draw_sheet(
-    groups: Sequence[tuple[str, Sequence[Tile]]], columns: int = 8, size: int = 192
-) -> Image.Image:
+def draw_sheet(groups: Sequence[tuple[str, Sequence[Tile]]], columns: int = 8, size: int = 192) -> Image.Image:
     """Draw groups of tiles under their headings.
 
     >>> draw_sheet([("squares", [Tile(Image.new("RGB", (8, 8)), "black")])], size=64).size
@@ -128,9 +126,7 @@ def scale(image: Image.Image, size: int) -> Image.Image:
     return image.resize(shape, Image.Resampling.LANCZOS)
 
 
-def text(
-    draw: ImageDraw.ImageDraw, at: tuple[int, int], words: str, points: int, colour: str, width: int
-) -> None:
+def text(draw: ImageDraw.ImageDraw, at: tuple[int, int], words: str, points: int, colour: str, width: int) -> None:
     """Write one line, cut off with an ellipsis where it would not fit."""
     font = ImageFont.load_default(points)
     words = " ".join(words.split())

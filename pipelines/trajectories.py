@@ -98,9 +98,7 @@ class Trajectories:
             prompts=sum((p.prompts for p in parts), ()),
             noise=sum((p.noise for p in parts), ()),
             rows=sum((p.rows for p in parts), ()),
-            latents=None
-            if first.latents is None
-            else torch.cat([p.latents for p in parts if p.latents is not None]),
+            latents=None if first.latents is None else torch.cat([p.latents for p in parts if p.latents is not None]),
             clean=None if first.clean is None else torch.cat([p.clean for p in parts if p.clean is not None]),
             state=state,
             generators=sum((p.generators for p in parts), ()),
@@ -167,9 +165,7 @@ def on_leg(pipe: DiffusionPipeline, leg: Leg, generators: list[torch.Generator])
 class _Hooks:
     """What stands in for `prepare_latents`, `set_timesteps`, `set_begin_index` and `step` on a leg."""
 
-    def __init__(
-        self, pipe: DiffusionPipeline, scheduler: Any, leg: Leg, generators: list[torch.Generator]
-    ) -> None:
+    def __init__(self, pipe: DiffusionPipeline, scheduler: Any, leg: Leg, generators: list[torch.Generator]) -> None:
         self.pipe, self.scheduler, self.leg, self.generators = pipe, scheduler, leg, generators
         self.done = leg.start.done
         self.stop_at = 0
@@ -204,9 +200,7 @@ class _Hooks:
             raise _Stop
         return (latents, *out[1:]) if isinstance(out, tuple) else latents
 
-    def _initial(
-        self, original: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[Any, torch.Tensor]:
+    def _initial(self, original: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, torch.Tensor]:
         """Run `prepare_latents`, once for each ingredient of the rows' noise."""
         bound = inspect.signature(original).bind(*args, **kwargs)
         if "generator" not in bound.arguments:
@@ -249,9 +243,7 @@ class _Hooks:
             raise InputError(f"already at step {self.done} of {total}, beyond {leg.until:.0%} of it")
         own.timesteps = own.timesteps[self.done :]
 
-    def _step(
-        self, original: Any, model_output: Any, timestep: Any, sample: Any, *args: Any, **kwargs: Any
-    ) -> Any:
+    def _step(self, original: Any, model_output: Any, timestep: Any, sample: Any, *args: Any, **kwargs: Any) -> Any:
         own = self.scheduler
         own.timesteps = self.timesteps  # whole, as schedulers look their place up in it
         now, after = noise_levels(own, timestep, self.done)
@@ -259,12 +251,8 @@ class _Hooks:
         result = original(model_output, timestep, sample, *args, **kwargs)
         previous = result[0] if isinstance(result, tuple) else result.prev_sample
         if self.leg.eta > 0:
-            previous = stochastic_step(sample, clean, now, after, self.leg.eta, self.generators).to(
-                previous.dtype
-            )
-            result = (
-                (previous, *result[1:]) if isinstance(result, tuple) else _with_previous(result, previous)
-            )
+            previous = stochastic_step(sample, clean, now, after, self.leg.eta, self.generators).to(previous.dtype)
+            result = (previous, *result[1:]) if isinstance(result, tuple) else _with_previous(result, previous)
         self.done += 1
         if self.done < self.stop_at:
             return result
@@ -282,9 +270,7 @@ class _Hooks:
     def _state(self) -> dict[str, Any]:
         """The scheduler's attributes, but for what we put there and what its configuration says."""
         ours = {"step", "set_timesteps", "set_begin_index"}
-        kept = {
-            k: _copy(v) for k, v in vars(self.scheduler).items() if k not in ours and k != "_internal_dict"
-        }
+        kept = {k: _copy(v) for k, v in vars(self.scheduler).items() if k not in ours and k != "_internal_dict"}
         noisy = [name for name, value in kept.items() if name.endswith("noise_sampler") and value is not None]
         if noisy:
             raise ModelError(

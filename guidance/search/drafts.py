@@ -40,9 +40,7 @@ class Drafts:
     name: ClassVar[str] = "drafts"
 
     def __post_init__(self) -> None:
-        check_whole(
-            "Drafts", n=self.n, keep=self.keep, steps=self.steps, full=self.full, batch_size=self.batch_size
-        )
+        check_whole("Drafts", n=self.n, keep=self.keep, steps=self.steps, full=self.full, batch_size=self.batch_size)
         if not self.keep <= (self.full or self.n) <= self.n:
             raise InputError(
                 f"Drafts: expected keep <= full <= n, got keep={self.keep}, full={self.full}, n={self.n}"
