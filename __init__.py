@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from ._errors import CogGuidedError
-    from .guidance import BestOfN, Budget, Candidate
+    from .guidance import BestOfN, Budget, Candidate, Drafts, FKSteering, Halving, NoiseSearch, RewritePrompt
     from .pipelines import CogGuidedPipeline, replay
     from .scorers import (
         FakeScorer,
@@ -32,7 +32,12 @@ _HOME = {
     "Candidate": "guidance",
     "CogGuidedError": "_errors",
     "CogGuidedPipeline": "pipelines",
+    "Drafts": "guidance",
+    "FKSteering": "guidance",
     "FakeScorer": "scorers",
+    "Halving": "guidance",
+    "NoiseSearch": "guidance",
+    "RewritePrompt": "guidance",
     "Scorer": "scorers",
     "Scores": "scorers",
     "Target": "scorers",
@@ -48,7 +53,12 @@ __all__ = [
     "Candidate",
     "CogGuidedError",
     "CogGuidedPipeline",
+    "Drafts",
+    "FKSteering",
     "FakeScorer",
+    "Halving",
+    "NoiseSearch",
+    "RewritePrompt",
     "Scorer",
     "Scores",
     "Target",

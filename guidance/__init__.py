@@ -2,17 +2,25 @@
 
 from .base import Budget, Candidate, Guidance, Job, Noise, Request, Sampler
 from .best_of_n import BestOfN
+from .choosing import choose
 from .registry import as_guidance, guidance_from_dict, guidance_to_dict
-from .run import Run, choose
+from .rewriting import RewritePrompt
+from .run import Run
+from .search import Drafts, FKSteering, Halving, NoiseSearch
 
 __all__ = [
     "BestOfN",
     "Budget",
     "Candidate",
+    "Drafts",
+    "FKSteering",
     "Guidance",
+    "Halving",
     "Job",
     "Noise",
+    "NoiseSearch",
     "Request",
+    "RewritePrompt",
     "Run",
     "Sampler",
     "as_guidance",

@@ -39,6 +39,7 @@ class Candidate:
             it stands in the record's trace ("entry" and "index").
         finished: False for a draft: an image of fewer steps, or the clean image that was predicted half-way. It
             is kept and scored, and wins only where nothing was finished.
+        held_back: why it cannot win although it has a score, e.g. its wording strayed from what was asked for.
     """
 
     image: Image.Image
@@ -55,6 +56,7 @@ class Candidate:
     seconds: dict[str, float] = field(default_factory=dict)
     batch: dict[str, Any] = field(default_factory=dict)
     finished: bool = True
+    held_back: str | None = None
 
     @property
     def rank(self) -> tuple[bool, bool, float]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .._errors import InputError
-from .base import Job
 from .run import Run
 
 
@@ -43,11 +42,4 @@ class BestOfN:
     def __call__(self, run: Run) -> None:
         """Make and score the candidates of every request of a run."""
         run.keep = self.keep
-        run.make(
-            [
-                Job(request, request.prompt, request.seed + k, {"guidance": self.name, "k": k})
-                for k in range(self.n)
-                for request in run.requests
-            ],
-            self.batch_size,
-        )
+        run.make(run.jobs(self.n, self.name), self.batch_size)

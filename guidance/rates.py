@@ -11,8 +11,8 @@ class Rates:
     """What work has cost lately, in seconds and in network evaluations.
 
     Attributes:
-        known: by kind of work, (seconds, evaluations) of one unit: "steps", a whole trajectory; "looks", decoding
-            and scoring an image.
+        known: by kind of work, (seconds, evaluations) of one unit: "steps", a whole trajectory; "drafts", a whole
+            draft; "looks", decoding and scoring an image.
 
     >>> rates = Rates()
     >>> rates.learn("looks", 4, seconds=2.0, nfe=4)
@@ -30,14 +30,23 @@ class Rates:
             self.known[kind] = (0.7 * now[0] + 0.3 * old[0], 0.7 * now[1] + 0.3 * old[1])
 
     def cost(self, **units: float) -> tuple[float, float]:
-        """Return (seconds, evaluations) that work would take; 0 for what was never done."""
-        parts = [(n, self.known.get(kind, (0.0, 0.0))) for kind, n in units.items()]
+        """Return (seconds, evaluations) that work would take; 0 for what was never done.
+
+        A draft costs at most what a whole image does, until one was made.
+
+        >>> rates = Rates({"steps": (1.0, 20.0)})
+        >>> rates.cost(drafts=2)
+        (2.0, 40.0)
+        """
+        unknown = {"drafts": self.known.get("steps", (0.0, 0.0))}
+        parts = [(n, self.known.get(kind, unknown.get(kind, (0.0, 0.0)))) for kind, n in units.items()]
         return sum(n * each[0] for n, each in parts), sum(n * each[1] for n, each in parts)
 
 
 @dataclass(frozen=True)
 class Arm:
-    """A wording that stands for a request's prompt, and where it comes from."""
+    """A wording that stands for a request's prompt, where it comes from, and how many of its seeds are used up."""
 
     prompt: str
     origin: dict[str, Any] = field(default_factory=dict)
+    used: int = 0

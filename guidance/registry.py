@@ -9,9 +9,10 @@ from typing import Any
 from .._errors import InputError, RecordError, unknown_name
 from .base import Guidance
 from .best_of_n import BestOfN
+from .rewriting import RewritePrompt
 from .search import Drafts, FKSteering, Halving, NoiseSearch
 
-GUIDANCE: dict[str, type[Any]] = {kind.name: kind for kind in (BestOfN, Drafts, Halving, FKSteering, NoiseSearch)}
+GUIDANCE: dict[str, type[Any]] = {kind.name: kind for kind in (BestOfN, RewritePrompt, Drafts, Halving, FKSteering, NoiseSearch)}
 """The guidance classes that a saved folder can name; each is a dataclass of plain values."""
 
 

@@ -8,16 +8,18 @@ import math
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import torch
 from PIL import Image
 
-from .._errors import GenerationError
-from ..scorers import Target, TargetScores
+from .._errors import GenerationError, InputError
+from ..scorers import Scorer, Target, TargetScores, load_scorer
 from .base import Budget, Candidate, Job, Request, Sampler
+from .choosing import ImageEncoder, choose, keep_different, mean_distance, ties
+from .proposers.base import Proposer
 from .rates import Arm, Rates
 
 logger = logging.getLogger("cogguided")
@@ -36,6 +38,10 @@ class Run:
         target: scores them, against the user's own prompt; None: nothing is scored.
         budget: when to stop; one image per request is always made.
         progress: `progress(total=...)` is a context manager giving a bar with `update` and `set_postfix`.
+        load: gives a scorer by name, such as "clip".
+        bank: phrases that suit the generator (see `proposers.PhraseBank`).
+        expander: gives what the generator's own language model makes of a prompt, if it was taught to.
+        diversity: how much the images that are kept should differ, where several are (see `keep_different`).
 
     Attributes:
         candidates: all that were made, in that order.
@@ -44,6 +50,7 @@ class Run:
         arms: by request, the wordings to draw from; the user's own unless a rewriting put others there.
         rates: what work has cost so far.
         facts: what a guidance has to tell of itself in the record, by its name.
+        last: whether no further guidance follows the one that is running.
     """
 
     def __init__(
@@ -53,6 +60,10 @@ class Run:
         target: Target | None = None,
         budget: Budget | None = None,
         progress: Callable[..., AbstractContextManager[Any]] | None = None,
+        load: Callable[[str], Scorer] = load_scorer,
+        bank: str = "general",
+        expander: Callable[[], Proposer] | None = None,
+        diversity: float = 0.0,
     ) -> None:
         self.requests = list(requests)
         self.sampler = sampler
@@ -65,6 +76,11 @@ class Run:
         self.rates = Rates()
         self.facts: dict[str, Any] = {}
         self.interrupted = False
+        self.load = load
+        self.bank = bank
+        self.expander = expander
+        self.diversity = diversity
+        self.last = True
         self._progress = progress
         self._fits: int | None = None  # largest batch that memory allows, once that is known
         self._last_cost: Budget | None = None  # of one image, in the latest batch
@@ -98,21 +114,23 @@ class Run:
                 arms = self.arms[request.index]
                 arm = arms[k % len(arms)]
                 origin = {"guidance": guidance, "k": k, **arm.origin}
-                found.append(Job(request, arm.prompt, request.seed + k // len(arms), origin))
+                seed = request.seed + arm.used + k // len(arms)
+                found.append(Job(request, arm.prompt, seed, origin))
         return found
 
-    def affordable(self, count: int, **units: float) -> int:
+    def affordable(self, count: int, reserve: Mapping[str, float] | None = None, **units: float) -> int:
         """Return how many of `count` rows per request the rest of the budget allows, each taking so much work.
 
         Args:
             count: rows wanted per request.
+            reserve: work per request that is to come afterwards and is put by.
             **units: work a row, as in `Rates`.
         """
-        seconds, nfe = (len(self.requests) * each for each in self.rates.cost(**units))
         left = self._left(self.budget.seconds, self.seconds), self._left(self.budget.nfe, self.nfe)
-        for rest, each in zip(left, (seconds, nfe), strict=True):
+        later = self.rates.cost(**(reserve or {}))
+        for rest, each, kept in zip(left, self.rates.cost(**units), later, strict=True):
             if each > 0 and math.isfinite(rest):
-                count = min(count, max(0, int(rest / each)))
+                count = min(count, max(0, int((rest / len(self.requests) - kept) / each)))
         return count
 
     @property
@@ -288,18 +306,44 @@ class Run:
                     f"'{request.prompt}': {len(invalid)} of {len(mine)} candidates have no valid score "
                     f"and cannot win ({invalid[0].error})"
                 )
-            chosen = choose(mine, self.keep)
+            chosen = self._choose(mine)
             if not chosen and self.interrupted:
                 chosen = mine[: self.keep]  # nothing was scored yet: what there is, first seed first
             for candidate in chosen:
                 candidate.chosen = True
-            tied = ties(mine, chosen)
+            tied = ties(mine, chosen) if self.keep == 1 or not self.diversity else []
             if tied:
                 seeds = ", ".join(str(c.seed) for c in tied)
                 self.note(
                     f"'{request.prompt}': {len(tied)} candidates tie at {tied[0].score:.4f} "
                     f"(seeds {seeds}): the first made was taken"
                 )
+
+    def _choose(self, mine: Sequence[Candidate]) -> list[Candidate]:
+        """The candidates of one request to return; where several are, they should differ."""
+        eligible = choose(mine, len(mine))
+        finished = [c for c in eligible if c.finished]
+        if not self.diversity or min(self.keep, len(finished)) < 2 or not math.isfinite(finished[0].score):
+            return eligible[: self.keep]
+        encoder = self.load("clip")
+        if not isinstance(encoder, ImageEncoder):
+            raise InputError(
+                f"diversity: the scorer {encoder.name!r} has no encode_images, so images cannot be told apart by it; "
+                "pass diversity=0"
+            )
+        features = encoder.encode_images([c.image for c in finished])
+        rows = keep_different([c.score for c in finished], features, self.keep, self.diversity)
+        request = finished[0].request
+        told = self.facts.setdefault("diversity", {"weight": self.diversity, "requests": []})
+        told["requests"].append(
+            {
+                "request": request,
+                "mean_distance": mean_distance(features[rows]),
+                "mean_distance_of_the_best": mean_distance(features[: self.keep]),
+                "of_all": mean_distance(features),
+            }
+        )
+        return [finished[row] for row in rows]
 
 
 def write_scores(candidates: Sequence[Candidate], result: TargetScores) -> None:
@@ -322,31 +366,6 @@ def write_scores(candidates: Sequence[Candidate], result: TargetScores) -> None:
         candidate.stds = {name: stds[i] for name, (_, stds) in terms.items() if stds is not None}
         candidate.error = result.errors[i]
         candidate.valid = math.isfinite(totals[i])
-
-
-def choose(candidates: Sequence[Candidate], keep: int = 1) -> list[Candidate]:
-    """Return the best `keep` valid candidates, best first; of equals, the one made first.
-
-    >>> image = Image.new("RGB", (1, 1))
-    >>> made = [Candidate(image, "a", seed, score=score) for seed, score in enumerate([0.1, 0.7, 0.7])]
-    >>> [c.seed for c in choose(made, keep=2)]
-    [1, 2]
-    """
-    return sorted((c for c in candidates if c.valid), key=lambda c: c.rank)[:keep]
-
-
-def ties(candidates: Sequence[Candidate], chosen: Sequence[Candidate]) -> list[Candidate]:
-    """Return all candidates with the very score of the last one chosen, if some of them were left out.
-
-    >>> image = Image.new("RGB", (1, 1))
-    >>> made = [Candidate(image, "a", seed, score=0.5) for seed in range(3)]
-    >>> [c.seed for c in ties(made, made[:1])]
-    [0, 1, 2]
-    """
-    if not chosen or not math.isfinite(chosen[-1].score):
-        return []
-    equal = [c for c in candidates if c.valid and c.score == chosen[-1].score]
-    return equal if len(equal) > sum(c in chosen for c in equal) else []
 
 
 def is_out_of_memory(error: BaseException) -> bool:

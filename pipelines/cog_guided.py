@@ -15,6 +15,7 @@ from typing_extensions import Self
 
 from .._errors import GenerationError, InputError, unknown_name
 from ..guidance import Budget, Guidance, Run, as_guidance
+from ..guidance.proposers import ExpandingProposer
 from ..scorers import DIMENSIONS, Scorer, Target, TargetSpec, load_scorer, load_target
 from .calls import generators, plan, read_requests, wants_base_output
 from .embedded import embedded_path
@@ -246,6 +247,7 @@ class CogGuidedPipeline(DiffusionPipeline):
         guidance: Guidance | Sequence[Guidance] | None = None,
         seed: int | Sequence[int] | None = None,
         budget: Budget | float | str | None = None,
+        diversity: float = 1.0,
         **arguments: Any,
     ) -> CogGuidedOutput | Any:
         """Make images of one prompt or several, guided by a target.
@@ -259,6 +261,8 @@ class CogGuidedPipeline(DiffusionPipeline):
                 stands for `torch.Generator("cpu").manual_seed(s)`; None: drawn from torch's global state.
             budget: seconds (30, "30s") or network evaluations ("400nfe"), scorer included; when it is spent
                 the best so far is returned; one image per prompt is always made.
+            diversity: where several images are kept, how much their difference counts beside the score; 0: the best
+                alone (see `cogguided.guidance.choosing.keep_different`).
             **arguments: of the base pipeline's call.
 
         Returns:
@@ -280,21 +284,25 @@ class CogGuidedPipeline(DiffusionPipeline):
             return self._call_base(prompt, seed, arguments)
         requests = read_requests(prompt, seed, arguments)
         sampler = PipelineSampler(self, self.base_class, arguments)
-        run = Run(requests, sampler, wanted, limit, self.progress_bar if steps else None)
+        run = Run(
+            requests, sampler, wanted, limit, self.progress_bar if steps else None,
+            load=self._load_scorer, diversity=diversity, **self._world(),
+        )  # fmt: skip
         facts = {
             "model": describe_pipeline(self, self.base_class.__name__, self._revision),
             "call": describe_call(requests, wanted, steps, limit, arguments),
         }
         self._note_embedded_judges(run)
         with self._nothing_lost(run, facts, sampler.trace):
-            for step in plan(steps, prompt, sampler, requests):
+            planned = plan(steps, prompt, sampler, requests)
+            for step in planned:
+                run.last = step is planned[-1]
                 step(run)
         return self._finish(run, facts, sampler.trace)
 
     def _note_embedded_judges(self, run: Run) -> None:
         """Say so when the embedded judges, which know emoji artwork only, judge what another model draws."""
-        name = str(self.config.get("_name_or_path"))
-        if run.target is None or self.scorer is not None or name in (EMBEDDED, str(embedded_path())):
+        if run.target is None or self.scorer is not None or self._is_embedded:
             return
         terms = [term.name for term in run.target.terms if term.scorer is self._loaded_scorers.get(term.name)]
         judges = [name for name in terms if name in (*DIMENSIONS, "clip")]
@@ -303,6 +311,16 @@ class CogGuidedPipeline(DiffusionPipeline):
                 f"{', '.join(judges)}: judged by the small embedded model, which has seen emoji artwork "
                 "only; for other pictures pass a larger one, e.g. scorer='Qwen/Qwen2.5-VL-7B-Instruct'"
             )
+
+    @property
+    def _is_embedded(self) -> bool:
+        return str(self.config.get("_name_or_path")) in (EMBEDDED, str(embedded_path()))
+
+    def _world(self) -> dict[str, Any]:
+        """What a rewriter should know of the generator: the phrases that suit it, and its own language model."""
+        if not self._is_embedded:
+            return {}
+        return {"bank": "embedded", "expander": lambda: ExpandingProposer(self.text_encoder, self.tokenizer)}
 
     def _check_budget(self, budget: Budget | float | str | None) -> Budget:
         limit = Budget.parse(budget)

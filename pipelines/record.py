@@ -190,6 +190,8 @@ def candidate_facts(candidate: Candidate, index: int) -> dict[str, Any]:
         "stds": {name: _finite(value) for name, value in candidate.stds.items()},
         "valid": candidate.valid,
         "error": candidate.error,
+        "finished": candidate.finished,
+        "held_back": candidate.held_back,
         "origin": to_json(candidate.origin),
         "seconds": {name: round(value, 4) for name, value in candidate.seconds.items()},
         "batch": candidate.batch,

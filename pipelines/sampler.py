@@ -63,7 +63,7 @@ def check_arguments(base_class: type[DiffusionPipeline], arguments: dict[str, An
     ...
     cogguided._errors.UnknownNameError: unknown argument of FluxPipeline 'num_inference_step': did you ...
     """
-    own = ("target", "guidance", "seed", "budget")
+    own = ("target", "guidance", "seed", "budget", "diversity")
     parameters = call_parameters(base_class)
     for name in arguments:
         if name not in parameters:

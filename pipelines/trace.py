@@ -1,8 +1,9 @@
 """What a search did with its images, entry by entry, so that each of them can be made again.
 
-A sampler writes an entry for whatever it computes: "begin" (prompts and noise), "advance" (steps taken by rows of earlier
-entries) and "decode" (images made of them). A candidate names the entry that its image came from and its place there; to
-make it again, that entry and all it rests on are computed anew, in the very batches, so that not even rounding differs.
+A sampler writes an entry for whatever it computes: "begin" (prompts and noise), "advance" (steps taken by rows of
+earlier entries) and "decode" (images made of them). A candidate names the entry that its image came from and its place
+there; to make it again, that entry and all it rests on are computed anew, in the very batches, so that not even
+rounding differs.
 """
 
 from __future__ import annotations

@@ -62,8 +62,10 @@ class Drafts:
         overrides = {**self.arguments, "num_inference_steps": self.steps}
         drafts: list[Pool] = []
         size = (self.batch_size or 8) * len(run.requests) if run.limited else len(jobs)
+        reserve = {"steps": float(self.finalists), "looks": float(self.finalists)}
         while jobs:  # one batch at a time under a budget, and a part of it is put by for the finish
-            if run.limited and not self._room(run, drafts):
+            each = -(-min(size, len(jobs)) // len(run.requests))
+            if run.limited and run.affordable(each, reserve, drafts=1.0, looks=1.0) < each:
                 run.note(f"budget: {len(jobs)} of the drafts were not made")
                 break
             pool = Pool(run, jobs[:size], overrides=overrides, batch_size=self.batch_size, draft=True)
@@ -77,10 +79,3 @@ class Drafts:
         best = spread_evenly([job for job, _ in found], self.finalists)
         if best:
             finish(run, Pool(run, best, batch_size=self.batch_size))
-
-    def _room(self, run: Run, drafts: list[Pool]) -> bool:
-        """Whether a batch of drafts fits beside the finish; the first batch is priced by full images."""
-        per_batch = self.batch_size or 8
-        share = self.steps / max(1, drafts[-1].rows.steps) if drafts else 1.0
-        wanted = self.finalists + per_batch * (share if drafts else 0.5)
-        return run.affordable(10**6, steps=1.0, looks=1.0) >= wanted

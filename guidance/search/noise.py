@@ -92,7 +92,7 @@ class NoiseSearch:
                     if first.valid and not first.score < score:
                         pivot, score = (jobs[0], noise[0]), first.score
                 _tick(bar)
-                radius, stuck, fresh = self.radius, 0, request.seed + self.start
+                radius, stuck, fresh = self.radius, 0, max(job.seed for job in jobs) + 1
                 for number in range(self.rounds):
                     if pivot is None:
                         break
