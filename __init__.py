@@ -14,7 +14,17 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from ._errors import CogGuidedError
-    from .guidance import BestOfN, Budget, Candidate, Drafts, FKSteering, Halving, NoiseSearch, RewritePrompt
+    from .guidance import (
+        BestOfN,
+        Budget,
+        Candidate,
+        Drafts,
+        FKSteering,
+        Halving,
+        NoiseSearch,
+        RewardGradient,
+        RewritePrompt,
+    )
     from .pipelines import CogGuidedPipeline, replay
     from .scorers import (
         FakeScorer,
@@ -37,6 +47,7 @@ _HOME = {
     "FakeScorer": "scorers",
     "Halving": "guidance",
     "NoiseSearch": "guidance",
+    "RewardGradient": "guidance",
     "RewritePrompt": "guidance",
     "Scorer": "scorers",
     "Scores": "scorers",
@@ -58,6 +69,7 @@ __all__ = [
     "FakeScorer",
     "Halving",
     "NoiseSearch",
+    "RewardGradient",
     "RewritePrompt",
     "Scorer",
     "Scores",

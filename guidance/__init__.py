@@ -6,7 +6,7 @@ from .choosing import choose
 from .registry import as_guidance, guidance_from_dict, guidance_to_dict
 from .rewriting import RewritePrompt
 from .run import Run
-from .search import Drafts, FKSteering, Halving, NoiseSearch
+from .search import Drafts, FKSteering, Halving, NoiseSearch, RewardGradient
 
 __all__ = [
     "BestOfN",
@@ -20,6 +20,7 @@ __all__ = [
     "Noise",
     "NoiseSearch",
     "Request",
+    "RewardGradient",
     "RewritePrompt",
     "Run",
     "Sampler",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -150,6 +150,18 @@ class Sampler(Protocol):
         """Return the rows of several at the same step as one."""
         ...
 
+    def latents(self, rows: Any) -> torch.Tensor:
+        """Return the latents of rows (B, ...); before the first step, their noise."""
+        ...
+
+    def put(self, rows: Any, latents: torch.Tensor) -> Rows:
+        """Return rows with other latents (B, ...)."""
+        ...
+
+    def gradient(self, rows: Any, value: Callable[[torch.Tensor], torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what `value` says (B,) of images (B, 3, H, W) in [0, 1], and its gradient in the latents."""
+        ...
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -157,8 +169,8 @@ class Budget:
 
     Attributes:
         seconds: wall-clock.
-        nfe: network evaluations of one image: denoiser passes (two a step with classifier-free guidance)
-            and one for each term of the target that scores it.
+        nfe: network evaluations of one image: denoiser passes (two a step with classifier-free guidance; a
+            backward pass counts as two) and one for each term of the target that scores it.
 
     >>> Budget.parse("30s"), Budget.parse("400nfe"), Budget.parse(30) == Budget(seconds=30)
     (Budget(seconds=30.0, nfe=None), Budget(seconds=None, nfe=400.0), True)

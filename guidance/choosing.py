@@ -49,8 +49,9 @@ def ties(candidates: Sequence[Candidate], chosen: Sequence[Candidate]) -> list[C
 def keep_different(scores: Sequence[float], features: torch.Tensor, keep: int, weight: float = 1.0) -> list[int]:
     """Return `keep` rows that are good and differ: greedily the one with the most of score + weight x distance.
 
-    Maximal marginal relevance (Carbonell & Goldstein 1998). The score counts in standard deviations of all scores; the
-    distance, 1 - cosine to the nearest row taken so far, in means of all pairwise distances. The first is the best.
+    Maximal marginal relevance (Carbonell & Goldstein 1998). The score counts in standard deviations of all scores;
+    the distance, 1 - cosine to the nearest row taken so far, in means of all pairwise distances. The first is the
+    best.
 
     Args:
         scores: (N,), higher is better.
@@ -58,8 +59,8 @@ def keep_different(scores: Sequence[float], features: torch.Tensor, keep: int, w
         keep: at most N.
         weight: 0: the best alone.
 
-    >>> eye = torch.eye(2)
-    >>> keep_different([0.9, 0.8, 0.1], eye[[0, 0, 1]], 2), keep_different([0.9, 0.8, 0.1], eye[[0, 0, 1]], 2, weight=0)
+    >>> scores, features = [0.9, 0.8, 0.1], torch.eye(2)[[0, 0, 1]]
+    >>> keep_different(scores, features, 2), keep_different(scores, features, 2, weight=0)
     ([0, 2], [0, 1])
     """
     values = torch.tensor(scores, dtype=torch.float64)

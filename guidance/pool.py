@@ -73,7 +73,10 @@ class Pool:
         parts = self.run.in_batches(len(self), self.batch_size, work)
         self.rows = self.run.sampler.join(parts)
         self.run.rates.learn(
-            "drafts" if self.draft else "steps", (self.progress - before) * len(self), self.run.seconds - seconds, self.run.nfe - nfe
+            "drafts" if self.draft else "steps",
+            (self.progress - before) * len(self),
+            self.run.seconds - seconds,
+            self.run.nfe - nfe,
         )
 
     def look(self) -> list[Candidate]:

@@ -1,6 +1,7 @@
 """Prompt rewriting: try other wordings of a prompt, keep those that the target likes and that still mean the same.
 
-After OPT2I (Mañas et al. 2024, arXiv:2403.17804): propose, draw, score, tell the proposer how each wording did, again.
+After OPT2I (Mañas et al. 2024, arXiv:2403.17804): propose, draw, score, tell the proposer how each wording did,
+again.
 """
 
 from __future__ import annotations
@@ -67,22 +68,23 @@ def _mean(values: Sequence[float]) -> float:
 class RewritePrompt:
     """Try `n` other wordings of each prompt, `rounds` times, on `images` images each, from the same seeds.
 
-    A wording whose images are less faithful to the user's own prompt than the own wording's, by more than `margin`, is out,
-    and so is one without the words that the user quoted or put in [brackets]. The best of the others is chosen if it beats
-    the user's own beyond noise: a one-sided t-test on the differences seed by seed, whose spread is pooled over all
-    wordings. Else the user's own stays. A search that follows draws from what was chosen; alone, its best image is
-    returned.
+    A wording whose images are less faithful to the user's own prompt than the own wording's, by more than `margin`,
+    is out, and so is one without the words that the user quoted or put in [brackets]. The best of the others is
+    chosen if it beats the user's own beyond noise: a one-sided t-test on the differences seed by seed, whose spread
+    is pooled over all wordings. Else the user's own stays. A search that follows draws from what was chosen; alone,
+    its best image is returned.
 
     Args:
         n: wordings proposed per round.
         rounds: of proposals; each is told how the earlier ones did.
         images: per wording.
         proposer: "phrases" (a bandit over a phrase bank), "expand" (the embedded generator's own language model),
-            "scorer" (the MLLM scorer's own model), "http://host:8000#model", a chat model's folder or hub name, several
-            joined by "+", or any object with a name and `propose`.
+            "scorer" (the MLLM scorer's own model), "http://host:8000#model", a chat model's folder or hub name,
+            several joined by "+", or any object with a name and `propose`.
         margin: how much less faithful a wording may be, as a share of the own wording's faithfulness.
         faithfulness: scorer of images against texts.
-        confidence: that a wording is better, at which it takes the place of the user's own; 0.5: whenever its mean is.
+        confidence: that a wording is better, at which it takes the place of the user's own; 0.5: whenever its mean
+            is.
         steps: denoising steps of the images; fewer than the call's own make them drafts, and if nothing follows the
             `full` best are drawn again in full; None: as the call asks.
         full: how many drafts of the chosen wordings to draw in full if nothing follows; None: `keep` and one more.
@@ -176,9 +178,7 @@ class RewritePrompt:
         if run.limited:
             each = -(-count // len(run.requests))
             later = float(self.keep + 1 if self.full is None else self.full) if self.steps is not None else 0.0
-            fits = run.affordable(
-                each * self.images, {"steps": later, "looks": later}, **{kind: 1.0, "looks": 1.0}
-            )
+            fits = run.affordable(each * self.images, {"steps": later, "looks": later}, **{kind: 1.0, "looks": 1.0})
             count = min(count, fits // self.images * len(run.requests))
             if count < len(fresh):
                 run.note(f"budget: {len(fresh) - count} of {len(fresh)} wordings were not tried")
@@ -243,7 +243,12 @@ class RewritePrompt:
         return float(stats.t.ppf(self.confidence, freedom)) * spread / math.sqrt(count)
 
     def _facts(
-        self, wording: Wording, own: Wording, chosen: Sequence[Wording], gain: tuple[float, int], score: tuple[float, int]
+        self,
+        wording: Wording,
+        own: Wording,
+        chosen: Sequence[Wording],
+        gain: tuple[float, int],
+        score: tuple[float, int],
     ) -> dict[str, Any]:
         """What the record says of a wording; intervals are two-sided, 95 %, with a pooled spread."""
         gains = wording.gains(own) if wording is not own else []

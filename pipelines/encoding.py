@@ -43,6 +43,7 @@ def encoded_once(pipe: DiffusionPipeline, encodings: Encodings) -> Iterator[None
         yield
         return
 
+    @torch.no_grad()
     def encode_prompt(*args: Any, **kwargs: Any) -> Any:
         bound = inspect.signature(original).bind(*args, **kwargs)
         texts = {k: v for k, v in bound.arguments.items() if isinstance(v, list)}

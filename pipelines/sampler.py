@@ -108,18 +108,24 @@ class PipelineSampler:
         self, prompt: str | list[str] | None, generator: torch.Generator | list[torch.Generator]
     ) -> list[Image.Image]:
         """Call the base pipeline once."""
-        return self._call(prompt, generator, self.arguments)
+        images: list[Image.Image] = self._call(prompt, generator, self.arguments)
+        return images
 
     def _call(
         self,
         prompt: str | list[str] | None,
         generator: torch.Generator | list[torch.Generator],
         arguments: dict[str, Any],
-    ) -> list[Image.Image]:
+        with_graph: bool = False,
+    ) -> Any:
         arguments = spread_texts(arguments, prompt)
+        call: Any = self.base_class.__call__
+        if with_graph:
+            call = getattr(call, "__wrapped__", call)  # beneath diffusers' no_grad
+            arguments["output_type"] = "pt"
         with count_denoiser(self.pipe, self._add_nfe), encoded_once(self.pipe, self._encodings):
-            output = self.base_class.__call__(self.pipe, prompt=prompt, generator=generator, **arguments)
-        return list(output.images)
+            output = call(self.pipe, prompt=prompt, generator=generator, **arguments)
+        return output.images if with_graph else list(output.images)
 
     def begin(
         self, prompts: Sequence[str], noise: Sequence[Noise], overrides: Mapping[str, Any] | None = None
@@ -163,12 +169,67 @@ class PipelineSampler:
         """Return the rows of several at the same step as one."""
         return Trajectories.join(parts)
 
-    def _leg(self, leg: Leg) -> Leg:
+    def latents(self, rows: Trajectories) -> torch.Tensor:
+        """Return the latents of rows (B, ...) as the pipeline's loop holds them; before the first step, the noise."""
+        reached = rows if rows.latents is not None else self._leg(Leg(rows, None)).reached
+        if reached is None or reached.latents is None:
+            raise ModelError(f"{self.base_class.__name__} never prepared its latents: its noise cannot be had")
+        return reached.latents
+
+    def put(self, rows: Trajectories, latents: torch.Tensor) -> Trajectories:
+        """Return rows with other latents (B, ...), noise or half-way; predicted clean latents are forgotten."""
+        kept = latents.detach().cpu()
+        if rows.latents is None:
+            noise = [replace(old, latents=row) for old, row in zip(rows.noise, kept, strict=True)]
+            return self.begin(rows.prompts, noise, rows.overrides)
+        places = tuple((len(self.trace), row) for row in range(len(rows)))
+        self.trace.append({"put": list(rows.rows), "latents": kept})
+        return replace(rows, latents=latents.detach(), clean=None, rows=places)
+
+    def gradient(
+        self, rows: Trajectories, value: Callable[[torch.Tensor], torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what images are worth (B,), and its gradient with respect to their latents (B, ...).
+
+        The images are those that the latents lead to: before the first step by all steps of the rows' call, half-way
+        by the clean latents that the next step predicts. A backward pass counts as two evaluations.
+
+        Args:
+            rows: of this sampler.
+            value: from images (B, 3, H, W) in [0, 1] to (B,), differentiable.
+
+        Raises:
+            ModelError: the pipeline's call breaks the graph.
+        """
+        latents = self.latents(rows).detach().requires_grad_()
+        before = self.nfe
+        with torch.enable_grad():
+            if rows.latents is None:
+                noise = [replace(old, latents=row) for old, row in zip(rows.noise, latents, strict=True)]
+                start, until = replace(rows, noise=tuple(noise)), 1.0
+            else:
+                start, until = replace(rows, latents=latents), (rows.done + 1) / rows.steps
+            reached = self._leg(Leg(start, until), with_graph=True).reached
+            assert reached is not None
+            images: Any = self._leg(Leg(reached, 1.0, clean=rows.latents is not None), with_graph=True).images
+            if not isinstance(images, torch.Tensor) or not images.requires_grad:
+                raise ModelError(
+                    f"{self.base_class.__name__}: no gradient comes back through its call; use a search without one, "
+                    "such as Drafts or NoiseSearch"
+                )
+            values = value(images.float().clamp(0, 1))
+            (gradient,) = torch.autograd.grad(values.sum(), latents)
+        self.nfe += 2 * (self.nfe - before)
+        return values.detach(), gradient
+
+    def _leg(self, leg: Leg, with_graph: bool = False) -> Leg:
         prompts = list(leg.start.prompts)
         generators = leg.generators()
         with on_leg(self.pipe, leg, generators):
             prompt = prompts[0] if len(prompts) == 1 else prompts
-            leg.images = self._call(prompt, generators, {**self.arguments, **leg.start.overrides})
+            leg.images = self._call(
+                prompt, generators, {**self.arguments, **leg.start.overrides}, with_graph=with_graph
+            )
         return leg
 
     def _add_nfe(self, images: int) -> None:

@@ -1,9 +1,9 @@
 """What a search did with its images, entry by entry, so that each of them can be made again.
 
 A sampler writes an entry for whatever it computes: "begin" (prompts and noise), "advance" (steps taken by rows of
-earlier entries) and "decode" (images made of them). A candidate names the entry that its image came from and its place
-there; to make it again, that entry and all it rests on are computed anew, in the very batches, so that not even
-rounding differs.
+earlier entries), "put" (their latents replaced) and "decode" (images made of them). A candidate names the entry that
+its image came from and its place there; to make it again, that entry and all it rests on are computed anew, in the
+very batches, so that not even rounding differs.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ from .record import NOT_RECORDED, from_json, to_json
 from .sampler import PipelineSampler
 from .trajectories import Trajectories
 
+CHILDREN = ("advance", "put", "decode")
+"""Kinds of entries that work on rows of earlier ones."""
 LATENTS = "latents.safetensors"
-"""File beside a record with the noise that no seed gives: "entry.row" to the latents of one image."""
+"""File beside a record with what no seed gives: noise of one image by "entry.row", latents (B, ...) by "entry"."""
 
 Entries = dict[int, dict[str, Any]]
 
@@ -35,7 +37,7 @@ def parents(entry: Mapping[str, Any]) -> list[tuple[int, int]]:
     >>> parents({"decode": [[3, 0], [3, 2]], "clean": True})
     [(3, 0), (3, 2)]
     """
-    return [(at, row) for at, row in entry.get("advance") or entry.get("decode") or ()]
+    return [(at, row) for name in CHILDREN for at, row in entry.get(name, ())]
 
 
 def needed(trace: Mapping[int, Mapping[str, Any]], entries: Iterable[int]) -> list[int]:
@@ -65,7 +67,7 @@ def to_facts(trace: Sequence[Mapping[str, Any]], entries: Iterable[int]) -> dict
 
 
 def _entry_facts(number: int, entry: Mapping[str, Any]) -> dict[str, Any]:
-    facts = {name: value for name, value in entry.items() if name not in ("noise", "arguments")}
+    facts = {name: value for name, value in entry.items() if name not in ("noise", "arguments", "latents")}
     if "begin" in entry:
         facts["noise"] = [
             {"mix": [list(part) for part in noise.mix]}
@@ -73,10 +75,7 @@ def _entry_facts(number: int, entry: Mapping[str, Any]) -> dict[str, Any]:
             for row, noise in enumerate(entry["noise"])
         ]
         facts["arguments"] = to_json(entry["arguments"])
-    return {
-        name: [list(place) for place in value] if name in ("advance", "decode") else value
-        for name, value in facts.items()
-    }
+    return {name: [list(place) for place in value] if name in CHILDREN else value for name, value in facts.items()}
 
 
 def latents_file(trace: Sequence[Mapping[str, Any]]) -> bytes | None:
@@ -87,6 +86,7 @@ def latents_file(trace: Sequence[Mapping[str, Any]]) -> bytes | None:
         for row, noise in enumerate(entry.get("noise", ()))
         if noise.latents is not None
     }
+    tensors |= {str(n): entry["latents"].contiguous() for n, entry in enumerate(trace) if "put" in entry}
     return save(tensors) if tensors else None
 
 
@@ -115,19 +115,22 @@ def read_trace(facts: Mapping[str, Any], path: Path, entry: int) -> Entries:
                 raise RecordError(f"{path}: cannot be replayed, these arguments are not in it: {lost}")
             value["arguments"] = {n: from_json(v) for n, v in value["arguments"].items()}
             value["noise"] = [_noise(noise, path) for noise in value["noise"]]
+        if "put" in value:
+            value["latents"] = _latents(str(number), path)
         found[number] = value
     return found
 
 
 def _noise(facts: Mapping[str, Any], path: Path) -> Noise:
     mix = tuple((int(seed), float(weight)) for seed, weight in facts["mix"])
-    if "latents" not in facts:
-        return Noise(mix)
-    name = facts["latents"]
+    return Noise(mix, _latents(facts["latents"], path) if "latents" in facts else None)
+
+
+def _latents(name: str, path: Path) -> torch.Tensor:
     for folder in (path.parent, path.parent.parent):
         if (folder / LATENTS).is_file():
             try:
-                return Noise(mix, load_file(folder / LATENTS)[name])
+                return load_file(folder / LATENTS)[name]
             except (SafetensorError, KeyError, OSError) as error:
                 raise RecordError(f"{folder / LATENTS}: cannot read latents {name}: {error}") from error
     raise RecordError(
@@ -148,6 +151,8 @@ def play(sampler: PipelineSampler, trace: Entries, entry: int) -> list[Image.Ima
         start = Trajectories.join([rows[at].select([row]) for at, row in parents(facts)])
         if "advance" in facts:
             rows[number] = sampler.advance(start, facts["until"], facts["eta"], facts["seeds"])
+        elif "put" in facts:
+            rows[number] = sampler.put(start, facts["latents"].to(sampler.latents(start)))
         elif number == entry:
             return sampler.decode(start, facts["clean"])[0]
     raise RecordError(f"entry {entry} of the trace makes no images")

@@ -47,10 +47,10 @@ def load_proposer(spec: str | Proposer, run: Run) -> Proposer:
     """Return a proposer of a name, or the one given.
 
     Args:
-        spec: "phrases": the phrase bank that suits the generator; "scorer": the model of the target's MLLM scorer, one set
-            of weights for both; "http://host:8000#model": an OpenAI-compatible endpoint; "expand": what the
-            embedded generator's own language model makes of a prompt; else a folder or hub name of a chat model. Several,
-            joined by "+", propose in turn.
+        spec: "phrases": the phrase bank that suits the generator; "scorer": the model of the target's MLLM scorer,
+            one set of weights for both; "http://host:8000#model": an OpenAI-compatible endpoint; "expand": what the
+            embedded generator's own language model makes of a prompt; else a folder or hub name of a chat model.
+            Several, joined by "+", propose in turn.
         run: whose generator and target it is for.
 
     Raises:
@@ -81,8 +81,8 @@ def load_proposer(spec: str | Proposer, run: Run) -> Proposer:
     if spec == EXPAND:
         if run.expander is None:
             raise InputError(
-                "proposer 'expand': this generator has no model that was taught to expand prompts, as the embedded one has; "
-                "use 'phrases', 'scorer' or the name of a chat model"
+                "proposer 'expand': this generator has no model that was taught to expand prompts, as the "
+                "embedded one has; use 'phrases', 'scorer' or the name of a chat model"
             )
         return run.expander()
     return ChatProposer.from_pretrained(spec)

@@ -2,7 +2,8 @@
 
 from .drafts import Drafts
 from .fk import FKSteering
+from .gradient import RewardGradient
 from .halving import Halving
 from .noise import NoiseSearch
 
-__all__ = ["Drafts", "FKSteering", "Halving", "NoiseSearch"]
+__all__ = ["Drafts", "FKSteering", "Halving", "NoiseSearch", "RewardGradient"]
