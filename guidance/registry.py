@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,7 +56,16 @@ def guidance_to_dict(step: Guidance) -> dict[str, Any]:
             f"guidance {step.name!r} is none of {sorted(GUIDANCE)} and cannot be saved by name: "
             "save without it, and pass it in the call"
         )
-    return {"name": step.name, **dataclasses.asdict(step)}  # type: ignore[call-overload]
+    fields = dataclasses.fields(step)  # type: ignore[arg-type]
+    facts = {"name": step.name, **{field.name: getattr(step, field.name) for field in fields}}
+    try:
+        json.dumps(facts)
+    except TypeError as error:
+        raise InputError(
+            f"guidance {step.name!r} holds an object that has no name to load it by ({error}): save without it, and "
+            "pass it in the call"
+        ) from error
+    return facts
 
 
 def guidance_from_dict(facts: dict[str, Any]) -> Guidance:

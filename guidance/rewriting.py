@@ -232,6 +232,8 @@ class RewritePrompt:
                 wording.error = "not better beyond noise"
         better.sort(key=lambda w: -w.score)
         chosen = better[: self.arms] or [own]
+        for wording in better[self.arms :]:
+            wording.error = "better, but not the best"
         own_spread = pooled_spread([[score for score, _ in w.images.values()] for w in wordings])
         facts = [self._facts(w, own, chosen, (spread, freedom), own_spread) for w in wordings]
         return chosen, {"chosen": [w.prompt for w in chosen], "wordings": facts}

@@ -298,6 +298,8 @@ class CogGuidedPipeline(DiffusionPipeline):
             for step in planned:
                 run.last = step is planned[-1]
                 step(run)
+        with self._nothing_lost(run, facts, sampler.trace):
+            run.finish()
         return self._finish(run, facts, sampler.trace)
 
     def _note_embedded_judges(self, run: Run) -> None:
@@ -355,7 +357,6 @@ class CogGuidedPipeline(DiffusionPipeline):
             ) from error
 
     def _finish(self, run: Run, facts: dict[str, Any], trace: list[dict[str, Any]]) -> CogGuidedOutput:
-        run.finish()
         output = CogGuidedOutput.of(run, facts, trace)
         without = [r.prompt for r in run.requests if not any(c.request == r.index for c in output.chosen)]
         if without and not run.interrupted:
