@@ -74,6 +74,8 @@ cogguided generate "a face" --target emotional_valence --n 8 --seed 0 --out out/
 
 cogguided generate "a face" "a cat" --target "memorability=1,emotional_valence=-0.5" --n 16 --budget 60s
 
+cogguided generate "a cat" --target emotional_valence --rewrite 4 --search halving --n 16 --keep 3
+
 cogguided generate --prompts prompts.txt --model stabilityai/stable-diffusion-xl-base-1.0 --device cuda
 --dtype float16 --n 4 --target clip --set guidance_scale=5"""
 )
@@ -88,8 +90,26 @@ def generate(
         str | None, typer.Option(help="What images should have more of: a name, or signed weights.")
     ] = None,
     scorer: Annotated[str | None, typer.Option(help="Scores the target: a name, folder or hub name.")] = None,
-    n: Annotated[int, typer.Option("--n", "-n", min=1, help="Candidates per prompt.")] = 1,
-    keep: Annotated[int, typer.Option(min=1, help="How many of the best to choose per prompt.")] = 1,
+    n: Annotated[
+        int | None,
+        typer.Option("--n", "-n", min=1, help="Candidates per prompt; default: 16 with a target, else 1."),
+    ] = None,
+    keep: Annotated[int, typer.Option(min=1, help="How many good ones to choose per prompt.")] = 1,
+    search: Annotated[
+        str,
+        typer.Option(help="auto, best_of_n, drafts, halving, fk, noise or gradient; auto: the best for its time."),
+    ] = "auto",
+    rewrite: Annotated[int, typer.Option(min=0, help="Other wordings of each prompt to try first.")] = 0,
+    proposer: Annotated[
+        str,
+        typer.Option(
+            help="Who words prompts anew: phrases, expand (embedded model), scorer (the MLLM that scores), a chat "
+            "model's folder or hub name, or http://host:port#model."
+        ),
+    ] = "phrases",
+    diversity: Annotated[
+        float, typer.Option(min=0, help="With --keep: how much difference counts beside the score.")
+    ] = 1.0,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Seed of the first candidate; default: random.")
     ] = None,
@@ -123,7 +143,7 @@ def generate(
         arguments["num_inference_steps"] = steps
     folder = out_dir or Path("out") / time.strftime("%Y%m%d-%H%M%S")
 
-    from .guidance import BestOfN
+    from .guidance.named import AUTO, named_guidance
     from .pipelines import CogGuidedPipeline
     from .pipelines.output import check_free
 
@@ -137,9 +157,11 @@ def generate(
     else:
         pipe.to(best_device(device))
     pipe.set_progress_bar_config(disable=quiet or not sys.stderr.isatty())
-    guidance = BestOfN(n, batch_size, keep) if n > 1 or batch_size else None
+    scored = target is not None or scorer is not None or pipe.target is not None or pipe.scorer is not None
+    saved = pipe.guidance and (search, n, keep, rewrite, batch_size) == (AUTO, None, 1, 0, None)
+    guidance = None if saved else named_guidance(search, n, keep, rewrite, proposer, scored, batch_size)
     try:
-        output = pipe(texts, seed=seed, guidance=guidance, budget=budget, **arguments)
+        output = pipe(texts, seed=seed, guidance=guidance, budget=budget, diversity=diversity, **arguments)
     except GenerationError as error:
         if error.output is not None and error.output.candidates:
             error.output.save(folder, overwrite)

@@ -63,7 +63,9 @@ class Pool:
         return part
 
     def advance(self, until: float, eta: float = 0.0, seeds: Sequence[int] | None = None) -> None:
-        """Take the steps up to a part of the trajectory (see `Sampler.advance`)."""
+        """Take the steps up to a part of the trajectory (see `Sampler.advance`); none if it lies behind."""
+        if self.rows.steps and self.rows.done >= max(1, round(until * self.rows.steps)):
+            return
 
         def work(index: Sequence[int]) -> Any:
             fresh = None if seeds is None else [seeds[i] for i in index]

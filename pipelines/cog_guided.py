@@ -286,13 +286,15 @@ class CogGuidedPipeline(DiffusionPipeline):
         sampler = PipelineSampler(self, self.base_class, arguments)
         run = Run(
             requests, sampler, wanted, limit, self.progress_bar if steps else None,
-            load=self._load_scorer, diversity=diversity, **self._world(),
+            load=lambda name: self._helper(run, name), diversity=diversity, **self._world(),
         )  # fmt: skip
         facts = {
             "model": describe_pipeline(self, self.base_class.__name__, self._revision),
             "call": describe_call(requests, wanted, steps, limit, arguments),
         }
-        self._note_embedded_judges(run)
+        if wanted is not None and self.scorer is None:
+            own = self._loaded_scorers
+            self._note_embedded_judges(run, [t.name for t in wanted.terms if t.scorer is own.get(t.name)])
         with self._nothing_lost(run, facts, sampler.trace):
             planned = plan(steps, prompt, sampler, requests)
             for step in planned:
@@ -302,13 +304,18 @@ class CogGuidedPipeline(DiffusionPipeline):
             run.finish()
         return self._finish(run, facts, sampler.trace)
 
-    def _note_embedded_judges(self, run: Run) -> None:
+    def _helper(self, run: Run, name: str) -> Scorer:
+        """A scorer that guidance asks for beside the target's, such as CLIP for what was asked for."""
+        given = self._load_given_scorer()
+        if isinstance(given, Mapping) and name in given:
+            return given[name]
+        self._note_embedded_judges(run, [name])
+        return self._load_scorer(name)
+
+    def _note_embedded_judges(self, run: Run, names: Sequence[str]) -> None:
         """Say so when the embedded judges, which know emoji artwork only, judge what another model draws."""
-        if run.target is None or self.scorer is not None or self._is_embedded:
-            return
-        terms = [term.name for term in run.target.terms if term.scorer is self._loaded_scorers.get(term.name)]
-        judges = [name for name in terms if name in (*DIMENSIONS, "clip")]
-        if judges:
+        judges = [name for name in names if name in (*DIMENSIONS, "clip")]
+        if judges and not self._is_embedded:
             run.note(
                 f"{', '.join(judges)}: judged by the small embedded model, which has seen emoji artwork "
                 "only; for other pictures pass a larger one, e.g. scorer='Qwen/Qwen2.5-VL-7B-Instruct'"

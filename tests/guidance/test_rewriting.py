@@ -258,9 +258,11 @@ def test_a_wording_that_is_no_better_is_seldom_chosen():
         world = {"a cat": (100, 200), "w": (100, 200)}
 
         class Noisy(Painter):
+            number = trial
+
             def decode(self, rows, clean=False):
                 images, places = super().decode(rows, clean)
-                rng = np.random.default_rng([trial, len(rows.prompts)])
+                rng = np.random.default_rng([self.number, len(rows.prompts)])
                 return [Image.new("RGB", (4, 4), (int(rng.normal(128, 20)), 200, 0)) for _ in images], places
 
         _, _, (told,) = rewrite(Noisy(world), ["w"], images=4)
