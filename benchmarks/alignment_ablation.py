@@ -1,21 +1,21 @@
 """Which loss teaches a model best what people feel, and how should its answers be read?
 
-The embedded base MLLM is aligned with the human valence ratings of one half of the emoji (`examples/embedded/
-ratings.py`), by each loss and from several seeds, and then scores pictures of the other half: no drawing of the same
-thing is on both sides of the *alignment*. The base is not new to those pictures: its vision tower was trained to name
-all of them. So this is about feelings that were never told, not about things that were never seen.
+The embedded base MLLM is aligned with the human valence ratings of one half of the emoji, and with what these suggest
+for emoji that nobody rated (`examples/embedded/ratings.py`), by each loss and from several seeds, and then scores pictures
+of the other half: no drawing of the same thing is on both sides of the *alignment*. The base is not new to those pictures:
+its vision tower was trained to name all of them. So this is about feelings that were never told, not about things that
+were never seen.
 
-Both read-outs; Spearman's correlation and MAE of the scores with the ratings, averaged over seeds, and paired
-differences. 95 % intervals are percentiles of a bootstrap on two levels: each resample draws concepts and seeds with
-replacement, the same ones for both sides of a difference. A figure is over the pictures that were read in every seed;
-where these are less than nine tenths, or a correlation is undefined, there is none ("–").
+Both read-outs; Spearman's correlation and MAE with the ratings, of a concept's score (the mean over its drawings),
+averaged over seeds, and paired differences. 95 % intervals are percentiles of a bootstrap on two levels: each resample
+draws concepts and seeds with replacement, the same ones for both sides of a difference. A figure is over the concepts
+that were read in every seed; where these are less than nine tenths, or a correlation is undefined, there is none ("–").
 
     python benchmarks/alignment_ablation.py --out out/ablation            # all, two runs at a time
     python benchmarks/alignment_ablation.py --out out/ablation --report   # the tables again
     python benchmarks/alignment_ablation.py --resmem                      # another judge's opinion, see `resmem_table`
 
-GRPO needs a model that answers, so it goes on from `warm`, a short supervised start, which is a row of its own; its
-time includes that. Runs that are there already are not repeated. Needs the extras "embedded" and "train".
+GRPO needs a model that answers, so it goes on from `paper+value`; its time includes that. Runs that are there already are not repeated. Needs the extras "embedded" and "train".
 """
 
 from __future__ import annotations
@@ -41,26 +41,26 @@ VARIANTS = {
     "paper+value": {"loss": "triangular", "value_weight": 4.0},
     "answers": {"loss": "answers", "sample_prefix": True, "value_weight": 0.0},
     "answers+value": {"loss": "answers", "sample_prefix": True, "value_weight": 4.0},
-    "warm": {"loss": "triangular", "value_weight": 0.0},
     "grpo": {},
 }
 COMPARED = [
     ("expected", "paper", "expected", "base"),
     ("expected", "paper+value", "expected", "base"),
     ("expected", "answers+value", "expected", "base"),
-    *(("expected", name, "greedy", name) for name in ("paper", "answers", "answers+value", "grpo")),
+    *(("expected", name, "greedy", name) for name in ("paper", "paper+value", "answers+value", "grpo")),
     ("expected", "paper", "expected", "cross_entropy"),
     ("expected", "paper+value", "expected", "paper"),
     ("expected", "answers", "expected", "paper"),
     ("expected", "answers+value", "expected", "paper"),
     ("greedy", "answers+value", "greedy", "paper"),
-    ("expected", "grpo", "expected", "warm"),
-    ("greedy", "grpo", "greedy", "warm"),
+    ("expected", "grpo", "expected", "paper+value"),
+    ("greedy", "grpo", "greedy", "paper+value"),
+    ("expected", "grpo", "expected", "base"),
 ]
 METRICS = ("spearman", "mae")
-GOES_ON_FROM = {"grpo": "warm"}
+GOES_ON_FROM = {"grpo": "paper+value"}
 ENOUGH = 0.9
-"""Share of the pictures that must have been read in every seed for a figure to be given."""
+"""Share of the concepts that must have been read in every seed for a figure to be given."""
 NO_FIGURE = "–"
 
 
@@ -70,9 +70,15 @@ def rows_of(file: Path) -> list[dict[str, str]]:
 
 
 def held_out(args: argparse.Namespace) -> list[dict[str, str]]:
-    """One picture, Noto's, of every concept of the other half with enough uses."""
-    rows = rows_of(args.data / "second.csv")
-    return [row for row in rows if int(row["count"]) >= args.minimum and row["image"].endswith("_noto.png")]
+    """All drawings of every concept of the other half with enough uses."""
+    return [row for row in rows_of(args.data / "second.csv") if int(row["count"]) >= args.minimum]
+
+
+def by_concept(held: list[dict[str, str]], values: np.ndarray) -> np.ndarray:
+    """Mean over the drawings of each concept, in the order of the list: (..., pictures) to (..., concepts)."""
+    names = [row["concept"] for row in held]
+    groups = [np.array([i for i, name in enumerate(names) if name == one]) for one in dict.fromkeys(names)]
+    return np.stack([values[..., group].mean(-1) for group in groups], -1)
 
 
 def result_file(variant: str, seed: int, args: argparse.Namespace) -> Path:
@@ -89,17 +95,16 @@ def train(variant: str, seed: int, args: argparse.Namespace) -> Path | None:
     folder = args.out / f"{variant}-{seed}"
     if (folder / "adapter_config.json").exists():
         return folder
-    stds = {str(args.data / row["image"]): float(row["std"]) for row in rows_of(args.data / "first.csv")}
-    ratings = read_ratings(args.data / "first.csv")
+    files = [args.data / "first.csv", args.data / "first_suggested.csv"][: 1 if args.rated_only else 2]
+    stds = {str(args.data / row["image"]): float(row["std"]) for file in files for row in rows_of(file)}
+    ratings = [rating for file in files for rating in read_ratings(file)]
     widths = [stds[str(rating.image)] for rating in ratings]
     config = replace(recipe("embedded"), max_steps=args.steps, seed=seed, **(VARIANTS[variant] or {}))
     adapter = None
-    if variant == "warm":
-        config = replace(config, max_steps=args.warm_steps)
     if variant == "grpo":
-        adapter = args.out / f"warm-{seed}"
+        adapter = args.out / f"{GOES_ON_FROM[variant]}-{seed}"
         config = replace(
-            recipe("embedded"), method="grpo", max_steps=args.grpo_steps, seed=seed, learning_rate=3e-4,
+            recipe("embedded"), method="grpo", max_steps=args.grpo_steps, seed=seed, learning_rate=args.grpo_rate,
             generations=8, temperature=1.0, batch_size=96, micro_batch=96,
         )  # fmt: skip
         widths = None
@@ -191,7 +196,7 @@ def difference(metric: str, one: np.ndarray, two: np.ndarray, human: np.ndarray,
 def report(args: argparse.Namespace) -> None:
     """Print the tables and write args.out/report.md."""
     held = held_out(args)
-    human = np.array([float(row["score"]) for row in held])
+    human = by_concept(held, np.array([float(row["score"]) for row in held]))
     found: dict[tuple[str, str], list[list[float]]] = {}
     seconds: dict[str, list[float]] = {}
     for variant in VARIANTS:
@@ -200,11 +205,13 @@ def report(args: argparse.Namespace) -> None:
             seconds.setdefault(variant, []).append(result["train_seconds"])
             for readout, values in result["scores"].items():
                 found.setdefault((readout, variant), []).append(values)
-    scores = {key: np.array(values, float) for key, values in found.items()}
+    pictures = {key: np.array(values, float) for key, values in found.items()}
+    scores = {key: by_concept(held, values) for key, values in pictures.items()}
+    suggested = 0 if args.rated_only else len(rows_of(args.data / "first_suggested.csv"))
     lines = [
-        f"{len(held)} pictures of concepts whose ratings no alignment was told; training on "
-        f"{len(rows_of(args.data / 'first.csv'))} pictures of other concepts. Figures are over the pictures read in "
-        f"every seed; {NO_FIGURE}: fewer than {ENOUGH:.0%} were, or it is undefined. In brackets: 95 % bootstrap "
+        f"{len(held)} pictures of {len(human)} concepts whose ratings no alignment was told; training on "
+        f"{len(rows_of(args.data / 'first.csv'))} pictures of other concepts with human ratings and {suggested} with "
+        f"suggested ones, {args.steps} steps. Figures are over the concepts read in every seed; {NO_FIGURE}: fewer than {ENOUGH:.0%} were, or it is undefined. In brackets: 95 % bootstrap "
         f"intervals over concepts and seeds; [{NO_FIGURE}]: undefined in some resamples.",
         "", "| aligned by | read-out | seeds | Spearman | MAE | unread | s to train |", "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
@@ -218,7 +225,8 @@ def report(args: argparse.Namespace) -> None:
                 NO_FIGURE if kept is None else cell(*measure(m, run[:, kept], human[kept], args.resamples))
                 for m in METRICS
             ]
-            cells += [f"{100 * np.isnan(run).mean():.1f} %", f"{np.mean(seconds[variant]):.0f}"]
+            unread = 100 * np.isnan(pictures[readout, variant]).mean()
+            cells += [f"{unread:.1f} %", f"{np.mean(seconds[variant]):.0f}"]
             lines.append(f"| {variant} | {readout} | {len(run)} | {' | '.join(cells)} |")
     lines += ["", "| paired difference | Spearman (more is better) | MAE (less is better) |", "|---|---|---|"]
     for one_read, one, two_read, two in COMPARED:
@@ -241,7 +249,7 @@ def resmem_table(args: argparse.Namespace) -> str:
     from cogguided import load_scorer
     from cogguided.scorers.benchmark import evaluate, judged
 
-    images = [args.data / row["image"] for row in held_out(args)]
+    images = [args.data / row["image"] for row in held_out(args) if row["image"].endswith("_noto.png")]
     judge, ours = load_scorer("resmem")(images).values, load_scorer("memorability")(images).values
     agreement = evaluate(judged(judge.tolist(), ours.tolist()), args.resamples, metrics=["spearman"])[
         "spearman"
@@ -312,8 +320,9 @@ def main() -> None:
     )
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, help="only these")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=100, help="optimiser steps of the supervised losses")
-    parser.add_argument("--warm-steps", type=int, default=50)
+    parser.add_argument("--steps", type=int, default=300, help="optimiser steps of the supervised losses")
+    parser.add_argument("--rated-only", action="store_true", help="train on human ratings alone, without suggestions")
+    parser.add_argument("--grpo-rate", type=float, default=1e-4, help="learning rate of GRPO")
     parser.add_argument("--grpo-steps", type=int, default=30)
     parser.add_argument("--minimum", type=int, default=20, help="judge by concepts with so many uses")
     parser.add_argument("--resamples", type=int, default=2000)
@@ -325,7 +334,7 @@ def main() -> None:
     parser.add_argument("--one", nargs=2, metavar=("VARIANT", "SEED"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    if not (args.data / "second.csv").exists():
+    if not (args.data / "second_suggested.csv").exists():
         subprocess.run([sys.executable, str(SCRIPTS / "ratings.py"), "--out", str(args.data)], check=True)
     if args.one:
         run(args.one[0], int(args.one[1]), args)

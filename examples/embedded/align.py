@@ -19,7 +19,19 @@ import torch
 from base_mllm import IGNORE, IMAGE_TOKENS, PATCH, SIZE, Chats, known, patches, placed
 from clip import disturb
 from common import CACHE, WEIGHTS, train
-from data import Concept, concepts, fetch, halves, has_picture, lexicon, pictures, rated, spread, uncertainty
+from data import (
+    SUGGESTED_STD,
+    Concept,
+    concepts,
+    fetch,
+    halves,
+    has_picture,
+    lexicon,
+    pictures,
+    rated,
+    spread,
+    uncertainty,
+)
 from peft import LoraConfig, get_peft_model
 from scipy.stats import rankdata, spearmanr
 from torch import Tensor
@@ -43,7 +55,6 @@ FUNNY = frozenset(
 AMUSING = frozenset(
     ["grin", "wink", "tongue", "playful", "party", "crazy", "tears", "joy", "prank", "weird", "goblin", "monkey", "nerd", "cowboy", "poop"]
 )
-SUGGESTED_STD = 0.4  # how firmly a suggested valence is taught
 LORA = r".*language_model.*(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
 

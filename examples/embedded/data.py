@@ -72,6 +72,9 @@ WORLD_WITHOUT = (
 ).split("|")
 
 
+SUGGESTED_STD = 0.4  # how firmly a suggested valence is taught (`spread`)
+
+
 @dataclass(frozen=True)
 class Concept:
     """One emoji: what it is called, what people say about it, and how it feels to them."""

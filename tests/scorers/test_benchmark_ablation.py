@@ -20,19 +20,21 @@ HUMAN = np.linspace(-3, 3, COUNT).round(1)
 @pytest.fixture
 def args(tmp_path):
     rows = [
-        f"images/{index}_{style}.png,emotional_valence,{score},0.2,50"
+        f"images/{index}_{style}.png,emotional_valence,{score},0.2,50,thing {index}"
         for index, score in enumerate(HUMAN)
         for style in ("noto", "flat")
     ]
     for name in ("first", "second"):
-        (tmp_path / f"{name}.csv").write_text("\n".join(["image,dimension,score,std,count", *rows]))
+        (tmp_path / f"{name}.csv").write_text("\n".join(["image,dimension,score,std,count,concept", *rows]))
     return Namespace(
-        out=tmp_path, data=tmp_path, minimum=20, resamples=300, seeds=2, variants=None, workers=2
-    )
+        out=tmp_path, data=tmp_path, rated_only=True, steps=300,
+        minimum=20, resamples=300, seeds=2, variants=None, workers=2,
+    )  # fmt: skip
 
 
 def write(args, variant, seed, expected, greedy=None, seconds=10.0):
-    scores = {"greedy": list(expected if greedy is None else greedy), "expected": list(expected)}
+    both = {"greedy": expected if greedy is None else greedy, "expected": expected}
+    scores = {name: np.repeat(values, 2).tolist() for name, values in both.items()}  # two drawings of each
     result = {"variant": variant, "seed": seed, "train_seconds": seconds, "scores": scores}
     ablation.result_file(variant, seed, args).write_text(json.dumps(result))
 
@@ -53,15 +55,15 @@ def noisy(seed, size=1.0):
 def test_grpo_waits_for_the_run_it_goes_on_from(args):
     args.variants = ["grpo"]
     jobs = ablation.jobs_to_do(args)
-    assert jobs == [("warm", 0), ("grpo", 0), ("warm", 1), ("grpo", 1)]
-    jobs.remove(("warm", 0))  # begun, with a free worker beside it
-    assert ablation.next_job(jobs, args) == ("warm", 1)
-    jobs.remove(("warm", 1))
+    assert jobs == [("paper+value", 0), ("grpo", 0), ("paper+value", 1), ("grpo", 1)]
+    jobs.remove(("paper+value", 0))  # begun, with a free worker beside it
+    assert ablation.next_job(jobs, args) == ("paper+value", 1)
+    jobs.remove(("paper+value", 1))
     assert ablation.next_job(jobs, args) is None
-    write(args, "warm", 1, HUMAN)
+    write(args, "paper+value", 1, HUMAN)
     assert ablation.next_job(jobs, args) == ("grpo", 1)
-    assert ("warm", 1) not in ablation.jobs_to_do(args)
-    with pytest.raises(SystemExit, match="grpo-0 goes on from warm-0: run that first"):
+    assert ("paper+value", 1) not in ablation.jobs_to_do(args)
+    with pytest.raises(SystemExit, match=r"grpo-0 goes on from paper\+value-0: run that first"):
         ablation.run("grpo", 0, args)
 
 
@@ -69,12 +71,12 @@ def test_two_workers_run_in_that_order_and_a_failure_ends_it(args, monkeypatch, 
     args.variants, args.seeds, begun = ["paper", "grpo"], 2, []
 
     class Process:
-        """Ends at its third poll; `warm-1` fails."""
+        """Ends at its third poll; `paper+value-1` fails."""
 
         def __init__(self, command, **kwargs):
             variant, seed = command[-2], int(command[-1])
             self.variant, self.seed, self.polls = variant, seed, 0
-            self.returncode = int((variant, seed) == ("warm", 1))
+            self.returncode = int((variant, seed) == ("paper+value", 1))
             for needed in [ablation.GOES_ON_FROM.get(variant)]:
                 assert needed is None or ablation.result_file(needed, seed, args).exists()
             begun.append(f"{variant}-{seed}")
@@ -90,10 +92,10 @@ def test_two_workers_run_in_that_order_and_a_failure_ends_it(args, monkeypatch, 
     monkeypatch.setattr(ablation.subprocess, "Popen", Process)
     monkeypatch.setattr(ablation.time, "sleep", lambda seconds: None)
     ablation.start(args)
-    assert sorted(begun) == ["grpo-0", "paper-0", "paper-1", "warm-0", "warm-1"]
+    assert sorted(begun) == ["grpo-0", "paper+value-0", "paper+value-1", "paper-0", "paper-1"]
     told = capsys.readouterr().out
-    assert "warm-1: failed, see warm-1.log" in told
-    assert "grpo-1: not begun, since warm-1 failed" in told
+    assert "paper+value-1: failed, see paper+value-1.log" in told
+    assert "grpo-1: not begun, since paper+value-1 failed" in told
 
 
 def test_grpo_counts_the_time_of_its_start(args, monkeypatch):
@@ -108,7 +110,7 @@ def test_grpo_counts_the_time_of_its_start(args, monkeypatch):
 
     monkeypatch.setattr(ablation, "train", lambda variant, seed, args: args.out)
     monkeypatch.setattr(mllm.MLLMScorer, "from_pretrained", lambda *a, **k: Scorer())
-    write(args, "warm", 0, HUMAN, seconds=500.0)
+    write(args, "paper+value", 0, HUMAN, seconds=500.0)
     ablation.run("grpo", 0, args)
     assert 500 <= json.loads(ablation.result_file("grpo", 0, args).read_text())["train_seconds"] < 510
 
