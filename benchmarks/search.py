@@ -35,6 +35,7 @@ from cogguided import (
     Drafts,
     FKSteering,
     Halving,
+    JointSearch,
     NoiseSearch,
     RewritePrompt,
     load_scorer,
@@ -65,9 +66,10 @@ METHODS: dict[str, Any] = {
     "noise 16": NoiseSearch(4, 4, rounds=3),
     "rewrite": RewritePrompt(4, images=3),
     "rewrite, drafts": RewritePrompt(4, images=2, steps=4),
-    "joint 8": RewritePrompt(7, images=1, steps=4, full=1, confidence=0.5),
-    "joint 16": RewritePrompt(7, images=2, steps=4, full=2, confidence=0.5),
-    "joint then drafts": [RewritePrompt(7, images=1, steps=4, confidence=0.5), Drafts(8, full=1)],
+    "joint 8": JointSearch(8, rewrites=4),
+    "joint 8, 6 wordings": JointSearch(8, rewrites=6),
+    "joint 8, margin 2 %": JointSearch(8, rewrites=4, margin=0.02),
+    "joint 16": JointSearch(16, rewrites=4, rounds=2),
 }
 
 

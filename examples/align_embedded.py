@@ -33,9 +33,7 @@ OTHER_DRAWINGS = ("_flat", "_twemoji")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path)
     parser.add_argument("--ratings", type=Path, default=Path("out/ratings"), help="of ratings.py")
     parser.add_argument("--loss", choices=LOSSES, default="ours")

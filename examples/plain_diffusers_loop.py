@@ -32,9 +32,7 @@ for start in range(0, 8, 4):
         num_inference_steps=20,
     ).images
     scores = scorer(images)
-    for seed, image, value, valid in zip(
-        seeds, images, scores.values.tolist(), scores.valid.tolist(), strict=True
-    ):
+    for seed, image, value, valid in zip(seeds, images, scores.values.tolist(), scores.valid.tolist(), strict=True):
         print(f"seed {seed}: valence {value:+.3f}" if valid else f"seed {seed}: could not be scored")
         if valid and value > best_value:
             best, best_value = image, value

@@ -3,6 +3,7 @@
 from .base import Budget, Candidate, Guidance, Job, Noise, Request, Sampler
 from .best_of_n import BestOfN
 from .choosing import choose
+from .joint import JointSearch
 from .registry import as_guidance, guidance_from_dict, guidance_to_dict
 from .rewriting import RewritePrompt
 from .run import Run
@@ -17,6 +18,7 @@ __all__ = [
     "Guidance",
     "Halving",
     "Job",
+    "JointSearch",
     "Noise",
     "NoiseSearch",
     "Request",

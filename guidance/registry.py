@@ -10,11 +10,22 @@ from typing import Any
 from .._errors import InputError, RecordError, unknown_name
 from .base import Guidance
 from .best_of_n import BestOfN
+from .joint import JointSearch
 from .rewriting import RewritePrompt
 from .search import Drafts, FKSteering, Halving, NoiseSearch, RewardGradient
 
 GUIDANCE: dict[str, type[Any]] = {
-    kind.name: kind for kind in (BestOfN, RewritePrompt, Drafts, Halving, FKSteering, NoiseSearch, RewardGradient)
+    kind.name: kind
+    for kind in (
+        BestOfN,
+        JointSearch,
+        RewritePrompt,
+        Drafts,
+        Halving,
+        FKSteering,
+        NoiseSearch,
+        RewardGradient,
+    )
 }
 """The guidance classes that a saved folder can name; each is a dataclass of plain values."""
 

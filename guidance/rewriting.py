@@ -148,10 +148,10 @@ class RewritePrompt:
                     fresh += [(request, w) for w in ([*mine, *new] if number == 1 else new)]
                     mine += new
                 made = self._draw(run, fresh, first)
-                self._judge(run, judge, made)
+                note_scores(judge, made)
                 found += made
                 for request in run.requests:
-                    self._reject(trials[request.index])
+                    reject(trials[request.index], self.margin)
                 if bar is not None:
                     bar.update(1)
                 if len(made) < len(fresh) * self.images:
@@ -194,29 +194,6 @@ class RewritePrompt:
         pool = Pool(run, jobs, overrides=overrides, batch_size=self.batch_size, draft=self.steps is not None)
         pool.advance(1.0)
         return list(zip(owners, jobs, pool.look(), strict=True))
-
-    def _judge(self, run: Run, judge: Scorer, made: Sequence[tuple[Wording, Job, Candidate]]) -> None:
-        """Note scores, and how faithful the images are to what the user asked for."""
-        if not made:
-            return
-        asked = [clean_prompt(job.request.prompt) for _, job, _ in made]
-        faithful = judge([candidate.image for _, _, candidate in made], asked).values.tolist()
-        for (wording, job, candidate), value in zip(made, faithful, strict=True):
-            wording.images[job.seed] = (candidate.score if candidate.valid else math.nan, value)
-            candidate.origin["faithfulness"] = round(value, 4) if math.isfinite(value) else None
-
-    def _reject(self, wordings: Sequence[Wording]) -> None:
-        own = wordings[0].faithfulness
-        for wording in wordings[1:]:
-            if not wording.images:
-                wording.error = "not tried: budget spent"
-            elif not math.isfinite(wording.score):
-                wording.error = "no image with a valid score"
-            elif not wording.faithfulness >= own - self.margin * abs(own):
-                wording.error = (
-                    f"less faithful to the prompt: {wording.faithfulness:.4f}, the own wording's {own:.4f} "
-                    f"less {self.margin:.0%} allowed"
-                )
 
     def _decide(self, wordings: Sequence[Wording]) -> tuple[list[Wording], dict[str, Any]]:
         """Choose the wordings to go on with, and say how all did."""
@@ -288,6 +265,33 @@ class RewritePrompt:
             jobs += [job for job, _ in sorted(mine, key=lambda pair: pair[1].rank)[:count]]
         if jobs:
             finish(run, Pool(run, jobs, batch_size=self.batch_size))
+
+
+def note_scores(judge: Scorer, made: Sequence[tuple[Wording, Job, Candidate]]) -> None:
+    """Note the images' scores, and how faithful they are to what the user asked for, with their wordings."""
+    if not made:
+        return
+    asked = [clean_prompt(job.request.prompt) for _, job, _ in made]
+    faithful = judge([candidate.image for _, _, candidate in made], asked).values.tolist()
+    for (wording, job, candidate), value in zip(made, faithful, strict=True):
+        wording.images[job.seed] = (candidate.score if candidate.valid else math.nan, value)
+        candidate.origin["faithfulness"] = round(value, 4) if math.isfinite(value) else None
+
+
+def reject(wordings: Sequence[Wording], margin: float) -> None:
+    """Note why a wording is out: the first is the user's own, which never is."""
+    own = wordings[0].faithfulness
+    for wording in wordings[1:]:
+        wording.error = None
+        if not wording.images:
+            wording.error = "not tried: budget spent"
+        elif not math.isfinite(wording.score):
+            wording.error = "no image with a valid score"
+        elif not wording.faithfulness >= own - margin * abs(own):
+            wording.error = (
+                f"less faithful to the prompt: {wording.faithfulness:.4f}, the own wording's {own:.4f} "
+                f"less {margin:.0%} allowed"
+            )
 
 
 def pooled_spread(groups: Sequence[Sequence[float]]) -> tuple[float, int]:

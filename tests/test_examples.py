@@ -1,5 +1,6 @@
 """The examples run as they stand, offline, with the embedded model."""
 
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -8,6 +9,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+SEARCHES = (
+    "drafts.py",
+    "fk_steering.py",
+    "halving.py",
+    "noise_search.py",
+    "reward_gradient.py",
+    "rewrite_prompt.py",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +40,7 @@ def test_all_are_here():
         "guided_generation.py",
         "plain_diffusers_loop.py",
         "score_folder.py",
+        *SEARCHES,
     }
     assert {path.name for path in EXAMPLES} == tested
 
@@ -46,6 +57,14 @@ def test_guided_generation(tmp_path, monkeypatch, capsys):
     for prompt in ("'a face'", "'a cat'"):
         assert values[prompt, "happy"] > values[prompt, "sad"]
     assert (tmp_path / "sad" / "contact_sheet.png").exists()
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_searches_find_more_than_a_single_sample(name, tmp_path, monkeypatch, capsys):
+    run(name, tmp_path, monkeypatch=monkeypatch)
+    plain, found = (float(v) for v in re.findall(r": ([+-]\d+\.\d+), [\d.]+ s", capsys.readouterr().out))
+    assert found >= plain
+    assert (tmp_path / "contact_sheet.png").exists()
 
 
 def test_plain_diffusers_loop(tmp_path, monkeypatch, capsys):

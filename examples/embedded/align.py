@@ -50,10 +50,42 @@ QUESTIONS = {
     "memorability": "memorability?",
 }
 FUNNY = frozenset(
-    ["funny", "laugh", "laughing", "lol", "rofl", "joke", "joking", "silly", "zany", "haha", "hilarious", "comedy", "clown", "goofy", "wacky"]
+    [
+        "funny",
+        "laugh",
+        "laughing",
+        "lol",
+        "rofl",
+        "joke",
+        "joking",
+        "silly",
+        "zany",
+        "haha",
+        "hilarious",
+        "comedy",
+        "clown",
+        "goofy",
+        "wacky",
+    ]
 )
 AMUSING = frozenset(
-    ["grin", "wink", "tongue", "playful", "party", "crazy", "tears", "joy", "prank", "weird", "goblin", "monkey", "nerd", "cowboy", "poop"]
+    [
+        "grin",
+        "wink",
+        "tongue",
+        "playful",
+        "party",
+        "crazy",
+        "tears",
+        "joy",
+        "prank",
+        "weird",
+        "goblin",
+        "monkey",
+        "nerd",
+        "cowboy",
+        "poop",
+    ]
 )
 LORA = r".*language_model.*(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
@@ -236,9 +268,7 @@ def save(model: object, which: str) -> None:
         "licence": "CC BY-SA 4.0",
         "dimensions": list(QUESTIONS) if which == "aligned" else ["emotional_valence"],
         "grounding": {**(proxies if which == "aligned" else {}), "emotional_valence": "human"},
-        "questions": QUESTIONS
-        if which == "aligned"
-        else {"emotional_valence": QUESTIONS["emotional_valence"]},
+        "questions": QUESTIONS if which == "aligned" else {"emotional_valence": QUESTIONS["emotional_valence"]},
     }
     (folder / "cogguided_scorer.json").write_text(json.dumps(facts, indent=1) + "\n")
     model.float()
@@ -258,9 +288,7 @@ def report(name: str, which: str, held: list[Concept]) -> None:
         rho = spearmanr(means[chosen], truth[chosen]).statistic
         error = np.abs(means - truth)[chosen].mean()
         spread = f"spread {means[chosen].std():.2f} of {truth[chosen].std():.2f}"
-        print(
-            f"{which}, {name}, {kind}: {chosen.sum()} concepts, spearman {rho:.3f}, mae {error:.3f}, {spread}"
-        )
+        print(f"{which}, {name}, {kind}: {chosen.sum()} concepts, spearman {rho:.3f}, mae {error:.3f}, {spread}")
 
 
 if __name__ == "__main__":

@@ -41,10 +41,7 @@ def known(everything: list[Concept]) -> list[Concept]:
 
 def build(tokenizer: object) -> Qwen2_5_VLForConditionalGeneration:
     """A Qwen2.5-VL of 6.6 million parameters: 4 layers of 256, a tower of 4 layers of 192."""
-    ids = {
-        name: tokenizer.convert_tokens_to_ids(name)
-        for name in ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
-    }
+    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in ("<|im_start|>", "<|im_end|>", "<|endoftext|>")}
     vision = {
         "depth": 4, "hidden_size": 192, "intermediate_size": 512, "num_heads": 6, "patch_size": PATCH,
         "spatial_merge_size": MERGE, "temporal_patch_size": 2, "window_size": SIZE, "out_hidden_size": 256,
@@ -107,10 +104,7 @@ class Chats:
 
     def visual(self, question: str, answer: str) -> tuple[str, str]:
         pads = "<|image_pad|>" * IMAGE_TOKENS
-        turn = (
-            f""
-            f"<|im_start|>user\n<|vision_start|>{pads}<|vision_end|>{question}<|im_end|>\n<|im_start|>assistant\n"
-        )
+        turn = f"<|im_start|>user\n<|vision_start|>{pads}<|vision_end|>{question}<|im_end|>\n<|im_start|>assistant\n"
         return turn, f"{answer}<|im_end|>"
 
     def batch(self, turns: list[tuple[str, str]], images: Tensor | None = None) -> dict[str, Tensor]:
@@ -143,9 +137,7 @@ def answer_loss(model: Qwen2_5_VLForConditionalGeneration, batch: dict[str, Tens
     return torch.nn.functional.cross_entropy(model.lm_head(hidden[chosen]).float(), labels[chosen])
 
 
-def placed(
-    model: Qwen2_5_VLForConditionalGeneration, batch: dict[str, Tensor], shown: Tensor
-) -> dict[str, Tensor]:
+def placed(model: Qwen2_5_VLForConditionalGeneration, batch: dict[str, Tensor], shown: Tensor) -> dict[str, Tensor]:
     """The batch with `shown` (N, 16, 256) where the picture's tokens go, at a picture's positions."""
     ids = batch["input_ids"]
     types = (ids == model.config.image_token_id).long()
@@ -180,9 +172,7 @@ class Lessons:
         return self.rng.choices(ids, k=IMAGE_TOKENS)
 
 
-def train_text(
-    model: Qwen2_5_VLForConditionalGeneration, lessons: Lessons, minutes: float, size: int
-) -> None:
+def train_text(model: Qwen2_5_VLForConditionalGeneration, lessons: Lessons, minutes: float, size: int) -> None:
     def loss(step: int) -> Tensor:
         told = [lessons.rng.choice(lessons.chosen) for _ in range(size)]
         batch = lessons.chats.batch([lessons.shown(about) for about in told])
@@ -210,9 +200,7 @@ def word_shares(chosen: list[Concept], tokenizer: object) -> Tensor:
     return shares
 
 
-def train_vision(
-    model: Qwen2_5_VLForConditionalGeneration, lessons: Lessons, minutes: float, size: int
-) -> None:
+def train_vision(model: Qwen2_5_VLForConditionalGeneration, lessons: Lessons, minutes: float, size: int) -> None:
     """Through the frozen language model, and straight: a picture's tokens should lie near the words for it."""
     data = pictures(CACHE, lessons.chosen, SIZE)
     images = (torch.from_numpy(data["pixels"]).float() / 255).permute(0, 3, 1, 2)
@@ -222,9 +210,7 @@ def train_vision(
     def loss(step: int) -> Tensor:
         rows = [lessons.rng.randrange(len(images)) for _ in range(size)]
         about = [int(data["concept"][row]) for row in rows]
-        seen = model.model.visual(
-            patches(images[rows]).flatten(0, 1), grid_thw=grid.repeat(size, 1)
-        ).pooler_output
+        seen = model.model.visual(patches(images[rows]).flatten(0, 1), grid_thw=grid.repeat(size, 1)).pooler_output
         seen = seen.view(size, IMAGE_TOKENS, -1)
         near = model.lm_head(model.model.language_model.norm(seen.mean(1)))
         straight = torch.nn.functional.cross_entropy(near, shares[about])
@@ -256,9 +242,7 @@ def main() -> None:
         build_processor(tokenizer).save_pretrained(WEIGHTS / "processor")
     else:
         tokenizer = AutoTokenizer.from_pretrained(WEIGHTS / "tokenizer")
-        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-            WEIGHTS / "text_encoder", dtype=torch.float32
-        )
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(WEIGHTS / "text_encoder", dtype=torch.float32)
         train_vision(model, Lessons(chosen, tokenizer), args.minutes, args.batch)
     model.half().save_pretrained(WEIGHTS / "text_encoder")
 

@@ -154,9 +154,7 @@ def picture(cache: Path, style: str, char: str, size: int) -> Image.Image | None
     body = body.replace("currentColor", "#000")
     margin = 0.03 * width
     box = f"{-margin} {-margin} {width + 2 * margin} {height + 2 * margin}"
-    svg = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{box}">'
-    )
+    svg = f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{box}">'
     # Rendered at twice the size and reduced: smoother edges than the renderer's own.
     png = resvg_py.svg_to_bytes(svg_string=f"{svg}{body}</svg>", width=2 * size, height=2 * size)
     raw = base64.b64decode(png) if isinstance(png, str) else bytes(png)

@@ -28,12 +28,8 @@ INDEX = {
 
 def main() -> None:
     (WEIGHTS / "model_index.json").write_text(json.dumps(INDEX, indent=1) + "\n")
-    (WEIGHTS / "cogguided.json").write_text(
-        json.dumps({"version": 1, "call_defaults": DEFAULTS}, indent=1) + "\n"
-    )
-    sizes = {
-        path.relative_to(WEIGHTS): path.stat().st_size for path in sorted(WEIGHTS.rglob("*.safetensors"))
-    }
+    (WEIGHTS / "cogguided.json").write_text(json.dumps({"version": 1, "call_defaults": DEFAULTS}, indent=1) + "\n")
+    sizes = {path.relative_to(WEIGHTS): path.stat().st_size for path in sorted(WEIGHTS.rglob("*.safetensors"))}
     for path, size in sizes.items():
         print(f"{size / 1e6:8.2f} MB  {path}")
     print(f"{sum(sizes.values()) / 1e6:8.2f} MB  in all")

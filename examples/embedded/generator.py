@@ -24,8 +24,24 @@ SIZE, SHIFT, GRID = 64, 5.0, 4
 DRAWN = ("noto", "flat")
 STYLE_SHARE = (0.6, 0.4)
 OPEN = 0.35  # share of captions that name a whole family
-WATCHED = ["red heart", "crying cat", "pizza", "angry face", "birthday cake", "dog", "panda", "a face",
-"happy face", "ghost", "rose", "hamburger", "an animal", "a cat", "food", "pig"]
+WATCHED = [
+    "red heart",
+    "crying cat",
+    "pizza",
+    "angry face",
+    "birthday cake",
+    "dog",
+    "panda",
+    "a face",
+    "happy face",
+    "ghost",
+    "rose",
+    "hamburger",
+    "an animal",
+    "a cat",
+    "food",
+    "pig",
+]
 
 
 def build() -> QwenImageTransformer2DModel:
@@ -80,9 +96,7 @@ def unpack(tokens: Tensor) -> Tensor:
     return rows.reshape(b, c // 4, 2 * side, 2 * side)
 
 
-def velocity(
-    model: QwenImageTransformer2DModel, tokens: Tensor, t: Tensor, text: tuple[Tensor, Tensor]
-) -> Tensor:
+def velocity(model: QwenImageTransformer2DModel, tokens: Tensor, t: Tensor, text: tuple[Tensor, Tensor]) -> Tensor:
     """Predicted noise minus data, (B, 16, 4C), at times `t` (B,) in (0, 1]."""
     features, mask = text
     return model(
@@ -112,9 +126,7 @@ def draw(
         t = now.expand(len(tokens))
         yes, no = velocity(model, tokens, t, wanted), velocity(model, tokens, t, unwanted)
         both = no + guidance * (yes - no)
-        tokens = tokens + (after - now) * both * yes.norm(dim=-1, keepdim=True) / both.norm(
-            dim=-1, keepdim=True
-        )
+        tokens = tokens + (after - now) * both * yes.norm(dim=-1, keepdim=True) / both.norm(dim=-1, keepdim=True)
     return unpack(tokens)
 
 
@@ -212,9 +224,7 @@ def main() -> None:
 
     train("generator", model, loss, args.minutes, lr=args.lr, average=0.9985, snapshot=snapshot)
     model.half().save_pretrained(WEIGHTS / "transformer")
-    FlowMatchEulerDiscreteScheduler(shift=SHIFT, use_dynamic_shifting=False).save_pretrained(
-        WEIGHTS / "scheduler"
-    )
+    FlowMatchEulerDiscreteScheduler(shift=SHIFT, use_dynamic_shifting=False).save_pretrained(WEIGHTS / "scheduler")
 
 
 if __name__ == "__main__":

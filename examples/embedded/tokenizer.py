@@ -69,9 +69,7 @@ def train_tokenizer(chosen: list[Concept], size: int = 4096) -> Qwen2Tokenizer:
     tokenizer.chat_template = CHAT
     prefix = len(tokenizer(TEMPLATE.split("{}")[0]).input_ids)
     if prefix != PREFIX_TOKENS:
-        raise RuntimeError(
-            f"the template's prefix has {prefix} tokens; QwenImagePipeline cuts {PREFIX_TOKENS}"
-        )
+        raise RuntimeError(f"the template's prefix has {prefix} tokens; QwenImagePipeline cuts {PREFIX_TOKENS}")
     return tokenizer
 
 

@@ -58,9 +58,7 @@ def picture_loss(made: Tensor, real: Tensor) -> Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--minutes", type=float, default=15, help="for the decoder; the encoder takes a third more"
-    )
+    parser.add_argument("--minutes", type=float, default=15, help="for the decoder; the encoder takes a third more")
     parser.add_argument("--batch", type=int, default=16)
     args = parser.parse_args()
     fetch(CACHE)
@@ -85,9 +83,7 @@ def main() -> None:
     def encoded(step: int) -> Tensor:
         rows = torch.randint(len(table), (args.batch,))
         mean, log_variance = model.quant_conv(model.encoder(real[rows][:, :, None]))[:, :, 0].chunk(2, dim=1)
-        return mse_loss(mean, table[rows]) + 1e-3 * mse_loss(
-            log_variance, torch.full_like(mean, LOG_VARIANCE)
-        )
+        return mse_loss(mean, table[rows]) + 1e-3 * mse_loss(log_variance, torch.full_like(mean, LOG_VARIANCE))
 
     model.encoder.requires_grad_(False)
     model.quant_conv.requires_grad_(False)
