@@ -67,8 +67,8 @@ METHODS: dict[str, Any] = {
     "rewrite": RewritePrompt(4, images=3),
     "rewrite, drafts": RewritePrompt(4, images=2, steps=4),
     "joint 8": JointSearch(8, rewrites=4),
-    "joint 8, 6 wordings": JointSearch(8, rewrites=6),
-    "joint 8, margin 2 %": JointSearch(8, rewrites=4, margin=0.02),
+    "joint 8, 2 wordings": JointSearch(8, rewrites=2),
+    "joint 8, margin 10 %": JointSearch(8, rewrites=4, margin=0.1),
     "joint 16": JointSearch(16, rewrites=4, rounds=2),
 }
 

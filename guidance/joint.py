@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -13,10 +14,11 @@ from .pool import Pool
 from .proposers.base import Proposer, Trial, clean_prompt, plain
 from .proposers.registry import load_proposer
 from .rates import Arm
-from .rewriting import NOT_BEST, STRAYED, Wording, note_scores, reject
+from .rewriting import Wording, note_scores, reject
 from .run import Run
 from .search.common import check_part, check_scored, check_whole, finish, first_images
 
+STRAYED = "strayed from what was asked for"
 Made = list[tuple[Wording, Job, Candidate]]
 
 
@@ -25,22 +27,22 @@ class JointSearch:
     """Make `n` drafts of each prompt, some in other wordings, then the `full` best in full from the same noise.
 
     In each round `rewrites` new wordings get one draft each; the other drafts go to the user's own wording, and from
-    the second round on in turn to the best wordings so far, the worse half of which is left behind. A wording whose
-    images are less faithful to the user's own prompt than those of the own wording, by more than `margin`, is out
-    with its images. What is in quotes or [brackets] stays.
+    the second round on in turn to the best wordings so far, the worse half of which is left behind. An image cannot win
+    that is less faithful to the user's own prompt than the own wording's are on average, by more than `margin`, and a
+    wording whose images are so is out. What is in quotes or [brackets] stays.
 
     Unlike `RewritePrompt` it asks for no proof that a wording is better: it looks for one good image, not for a good
     wording.
 
     Args:
         n: drafts per prompt, in all rounds together.
-        rewrites: new wordings per round.
+        rewrites: new wordings per round; None: half of its drafts.
         rounds: each is told how the wordings so far did.
         steps: denoising steps of a draft.
         full: how many drafts to make in full; None: `keep`.
         keep: how many of the best to return per prompt.
         proposer: of wordings (see `RewritePrompt`).
-        margin: how much less faithful a wording may be, as a share of the own wording's faithfulness.
+        margin: how much less faithful an image may be, as a share of the own wording's faithfulness.
         faithfulness: scorer of images against texts.
         batch_size: images at once; None: 8, and half as many each time memory runs out.
 
@@ -49,13 +51,13 @@ class JointSearch:
     """
 
     n: int = 8
-    rewrites: int = 4
+    rewrites: int | None = None
     rounds: int = 1
     steps: int = 4
     full: int | None = None
     keep: int = 1
     proposer: str | Proposer = "phrases"
-    margin: float = 0.0
+    margin: float = 0.02
     faithfulness: str | Scorer = "clip"
     batch_size: int | None = None
     name: ClassVar[str] = "joint"
@@ -65,15 +67,20 @@ class JointSearch:
         check_whole("JointSearch", **numbers, full=self.full, batch_size=self.batch_size)
         check_whole("JointSearch", 0, rewrites=self.rewrites)
         check_part("JointSearch", margin=self.margin)
-        if self.n < self.rounds * (self.rewrites + 1):
+        if self.n < self.rounds * (self.new + 1):
             raise InputError(
-                f"JointSearch: n={self.n} drafts are too few for rewrites={self.rewrites} wordings and the own one "
+                f"JointSearch: n={self.n} drafts are too few for rewrites={self.new} wordings and the own one "
                 f"in each of rounds={self.rounds}"
             )
         if not self.keep <= self.finalists <= self.n:
             raise InputError(
                 f"JointSearch: expected keep <= full <= n, got keep={self.keep}, full={self.full}, n={self.n}"
             )
+
+    @property
+    def new(self) -> int:
+        """New wordings per round."""
+        return self.n // (2 * self.rounds) if self.rewrites is None else self.rewrites
 
     @property
     def finalists(self) -> int:
@@ -84,7 +91,7 @@ class JointSearch:
         """Draft, learn, draft again; then finish the best."""
         check_scored("JointSearch", run)
         run.keep = self.keep
-        proposer = load_proposer(self.proposer, run) if self.rewrites else None
+        proposer = load_proposer(self.proposer, run) if self.new else None
         judge = run.load(self.faithfulness) if isinstance(self.faithfulness, str) else self.faithfulness
         trials = {request.index: [Wording(clean_prompt(request.prompt))] for request in run.requests}
         for request in run.requests:
@@ -121,9 +128,9 @@ class JointSearch:
         assert run.target is not None
         history = [Trial(w.prompt, w.score, len(w.images), w.error is None) for w in mine if w.images]
         seed = (request.seed + number) % 2**31
-        texts = proposer.propose(request.prompt, run.target.weights, history, self.rewrites, seed)
+        texts = proposer.propose(request.prompt, run.target.weights, history, self.new, seed)
         known = {plain(w.prompt) for w in mine}
-        return [Wording(text, number) for text in texts if plain(text) not in known][: self.rewrites]
+        return [Wording(text, number) for text in texts if plain(text) not in known][: self.new]
 
     def _share(
         self, request: Request, known: Sequence[Wording], fresh: Sequence[Wording], count: int, first: int
@@ -169,10 +176,13 @@ class JointSearch:
         jobs: list[Job] = []
         for request in run.requests:
             mine = [(w, j, c) for w, j, c in made if j.request is request]
-            for wording, _, candidate in mine:
-                if wording.error is not None:
-                    candidate.held_back = STRAYED if "faithful" in wording.error else NOT_BEST
-            fit = [(j, c) for w, j, c in mine if w.error is None and c.valid]
+            own = mine[0][0].faithfulness if mine else math.nan
+            for wording, job, candidate in mine:
+                faithful = wording.images[job.seed][1]
+                if wording.error is not None or not faithful >= own - self.margin * abs(own):
+                    candidate.held_back = STRAYED
+            fit = [(j, c) for _, j, c in mine if c.held_back is None and c.valid]
+            fit = fit or [(j, c) for w, j, c in mine if w.round == 0 and c.valid]
             jobs += [job for job, _ in sorted(fit, key=lambda pair: pair[1].rank)[: self.finalists]]
         if jobs:
             finish(run, Pool(run, jobs, batch_size=self.batch_size))

@@ -49,25 +49,29 @@ def contact_sheet(
         mine = [c for c in candidates if c.request == request]
         ranked = sorted(mine, key=lambda c: (not c.chosen, *c.rank))
         heading = prompts[request] if prompts is not None and request < len(prompts) else mine[0].prompt
-        groups.append((heading, [tile(c) for c in ranked]))
+        groups.append((heading, [tile(c, heading) for c in ranked]))
     return draw_sheet(groups, columns, size)
 
 
-def tile(candidate: Candidate) -> Tile:
-    """Return how a candidate looks on a sheet.
+def tile(candidate: Candidate, heading: str | None = None) -> Tile:
+    """Return how a candidate looks on a sheet; its wording is shown where it differs from the heading.
 
     >>> tile(Candidate(Image.new("RGB", (1, 1)), "a", 3, score=0.7, scores={"valence": 1.2})).title
     'valence 1.200'
     """
     seed = "" if candidate.seed is None else f"seed {candidate.seed}"
+    seed = seed if candidate.finished else f"draft · {seed}"
+    more: tuple[str, ...] = () if heading in (None, candidate.prompt) else (candidate.prompt,)
+    more += () if candidate.held_back is None else (f"out: {candidate.held_back}",)
     if not candidate.valid:
-        return Tile(candidate.image, "not valid", (candidate.error or "", seed), candidate.chosen, alarm=True)
+        lines = (candidate.error or "", seed, *more)
+        return Tile(candidate.image, "not valid", lines, candidate.chosen, alarm=True)
     terms = tuple(f"{name.replace('_', ' ')} {value:.3f}" for name, value in candidate.scores.items())
     if not terms:
-        return Tile(candidate.image, seed, (), candidate.chosen)
+        return Tile(candidate.image, seed, more, candidate.chosen)
     if len(terms) == 1:
-        return Tile(candidate.image, terms[0], (seed,), candidate.chosen)
-    return Tile(candidate.image, f"total {candidate.score:.3f} · {seed}", terms, candidate.chosen)
+        return Tile(candidate.image, terms[0], (seed, *more), candidate.chosen)
+    return Tile(candidate.image, f"total {candidate.score:.3f} · {seed}", (*terms, *more), candidate.chosen)
 
 
 def draw_sheet(groups: Sequence[tuple[str, Sequence[Tile]]], columns: int = 8, size: int = 192) -> Image.Image:

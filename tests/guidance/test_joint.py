@@ -6,7 +6,7 @@ from tiny_diffusion import CALL, tiny_pipeline
 
 from cogguided import CogGuidedPipeline, FakeScorer, JointSearch, replay
 from cogguided._errors import InputError
-from cogguided.guidance.rewriting import STRAYED
+from cogguided.guidance.joint import STRAYED
 
 
 def search(painter, *rounds, prompts=("a cat",), budget=None, **arguments):
@@ -19,7 +19,7 @@ def search(painter, *rounds, prompts=("a cat",), budget=None, **arguments):
 
 def test_drafts_are_shared_between_wordings_and_seeds():
     painter = Painter(WORLD)
-    run, _, (told,) = search(painter, ["a better cat", "a great dog"], n=6, rewrites=2, margin=0.02)
+    run, _, (told,) = search(painter, ["a better cat", "a great dog"], n=6, rewrites=2)
     own = [("a cat", seed, 4) for seed in range(4)]
     assert sorted(painter.drawn[:6]) == sorted([*own, ("a better cat", 0, 4), ("a great dog", 0, 4)])
     assert painter.drawn[6:] == [("a better cat", 0, 10)]  # the best that is faithful, from the same noise
@@ -39,9 +39,7 @@ def test_the_own_wording_wins_where_it_is_best():
 
 def test_later_rounds_go_to_the_better_half_and_are_told():
     painter = Painter({**WORLD, "newer": (160, 200)})
-    _, proposer, _ = search(
-        painter, ["a better cat", "the same cat"], ["newer"], n=8, rewrites=2, margin=0.02, full=1
-    )
+    _, proposer, _ = search(painter, ["a better cat", "the same cat"], ["newer"], n=8, rewrites=2, full=1)
     first, second = painter.drawn[:4], painter.drawn[4:8]
     assert sorted(p for p, _, _ in first) == ["a better cat", "a cat", "a cat", "the same cat"]
     assert ("newer", 0, 4) in second
@@ -65,7 +63,7 @@ def test_several_prompts():
             return ["a better cat"] if "cat" in prompt else ["a red tree"]
 
     run = run_of(Painter(world), ("a cat", "a tree"))
-    JointSearch(4, rewrites=1, proposer=Both(), margin=0.02)(run)
+    JointSearch(4, rewrites=1, proposer=Both())(run)
     run.finish()
     assert [c.prompt for c in run.candidates if c.chosen] == ["a better cat", "a red tree"]
 
@@ -91,10 +89,25 @@ def test_every_image_replays(tmp_path):
     ("arguments", "match"),
     [
         ({"n": 4, "rewrites": 4}, "too few"),
-        ({"n": 8, "rounds": 2}, "too few"),
+        ({"n": 2, "rounds": 3}, "too few"),
         ({"keep": 3, "full": 2}, "keep <= full"),
     ],
 )
 def test_arguments(arguments, match):
     with pytest.raises(InputError, match=match):
         JointSearch(**arguments)
+
+
+def test_an_image_of_the_own_wording_that_strays_cannot_win_either():
+    class Straying(Painter):
+        def decode(self, rows, clean=False):
+            images, places = super().decode(rows, clean)
+            for image, noise in zip(images, rows.noise, strict=True):
+                if noise.seed == 2:
+                    image.paste((250, 100, 0), (0, 0, 4, 4))
+            return images, places
+
+    run, _, _ = search(Straying(WORLD), [], n=4)
+    held = {c.seed for c in run.candidates if c.held_back == STRAYED}
+    assert held == {2}
+    assert all(c.seed != 2 for c in run.candidates if c.chosen)

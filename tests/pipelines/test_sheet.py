@@ -75,3 +75,11 @@ def test_labels():
 def test_long_texts_are_cut():
     made = [Candidate(Image.new("RGB", (64, 64)), "word " * 200, 0)]
     assert contact_sheet(made).width < 300
+
+
+def test_drafts_wordings_and_what_is_held_back_are_told():
+    image = Image.new("RGB", (8, 8))
+    facts = {"scores": {"valence": 1.0}, "finished": False, "held_back": "strayed"}
+    draft = Candidate(image, "a love face", 3, score=0.5, **facts)
+    assert tile(draft, "a face").lines == ("draft · seed 3", "a love face", "out: strayed")
+    assert tile(Candidate(image, "a face", 3, scores={"valence": 1.0}), "a face").lines == ("seed 3",)
