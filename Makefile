@@ -34,7 +34,7 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-test
 
 demo: $(VENV)/.installed
-	$(BIN)/cogguided generate "a face" "a heart" --target emotional_valence --n 8 --seed 0 \
+	$(BIN)/cogguided generate "a face" "a heart" --target emotional_valence --search best_of_n --n 8 --seed 0 \
 		--out out/demo --overwrite
 
 test: $(VENV)/.installed-test

@@ -92,14 +92,19 @@ def generate(
     scorer: Annotated[str | None, typer.Option(help="Scores the target: a name, folder or hub name.")] = None,
     n: Annotated[
         int | None,
-        typer.Option("--n", "-n", min=1, help="Candidates per prompt; default: 16 with a target, else 1."),
+        typer.Option("--n", "-n", min=1, help="Candidates per prompt; default: 8 (joint) or 16; 1 without a target."),
     ] = None,
     keep: Annotated[int, typer.Option(min=1, help="How many good ones to choose per prompt.")] = 1,
     search: Annotated[
         str,
-        typer.Option(help="auto, best_of_n, drafts, halving, fk, noise or gradient; auto: the best for its time."),
+        typer.Option(
+            help="auto, best_of_n, joint, drafts, halving, fk, noise or gradient; auto: joint, best for its time."
+        ),
     ] = "auto",
-    rewrite: Annotated[int, typer.Option(min=0, help="Other wordings of each prompt to try first.")] = 0,
+    rewrite: Annotated[
+        int | None,
+        typer.Option(min=0, help="Other wordings of each prompt to try; default: half of a joint search's drafts."),
+    ] = None,
     proposer: Annotated[
         str,
         typer.Option(
@@ -110,9 +115,7 @@ def generate(
     diversity: Annotated[
         float, typer.Option(min=0, help="With --keep: how much difference counts beside the score.")
     ] = 1.0,
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="Seed of the first candidate; default: random.")
-    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the first candidate; default: random.")] = None,
     out_dir: Annotated[
         Path | None, typer.Option("--out", help="Folder for the images; default: out/<date and time>.")
     ] = None,
@@ -123,9 +126,7 @@ def generate(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images sampled at once.")] = None,
     device: Annotated[str | None, typer.Option(help="cuda, mps or cpu; default: the first there is.")] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    offload: Annotated[
-        bool, typer.Option(help="Keep the model in main memory, each part on demand.")
-    ] = False,
+    offload: Annotated[bool, typer.Option(help="Keep the model in main memory, each part on demand.")] = False,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="name=value for the pipeline's call; repeatable.")
     ] = None,
@@ -149,16 +150,14 @@ def generate(
 
     check_free(folder, overwrite)
     silence_libraries()
-    pipe = CogGuidedPipeline.from_pretrained(
-        model, target=target, scorer=scorer, dtype=read_dtype(dtype)
-    )
+    pipe = CogGuidedPipeline.from_pretrained(model, target=target, scorer=scorer, dtype=read_dtype(dtype))
     if offload:
         pipe.enable_model_cpu_offload(device=best_device(device))
     else:
         pipe.to(best_device(device))
     pipe.set_progress_bar_config(disable=quiet or not sys.stderr.isatty())
     scored = target is not None or scorer is not None or pipe.target is not None or pipe.scorer is not None
-    saved = pipe.guidance and (search, n, keep, rewrite, batch_size) == (AUTO, None, 1, 0, None)
+    saved = pipe.guidance and (search, n, keep, rewrite, batch_size) == (AUTO, None, 1, None, None)
     guidance = None if saved else named_guidance(search, n, keep, rewrite, proposer, scored, batch_size)
     try:
         output = pipe(texts, seed=seed, guidance=guidance, budget=budget, diversity=diversity, **arguments)
@@ -185,13 +184,9 @@ cogguided score photos/ --scorer clip --prompt "a red heart" --format csv > scor
 @friendly
 def score(
     paths: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
-    dimension: Annotated[
-        str | None, typer.Option(help="'all', or names with commas between; default: all.")
-    ] = None,
+    dimension: Annotated[str | None, typer.Option(help="'all', or names with commas between; default: all.")] = None,
     scorer: Annotated[str | None, typer.Option(help="What scores: a name, folder or hub name.")] = None,
-    prompt: Annotated[
-        str | None, typer.Option(help="Text to compare with, for scorers such as clip.")
-    ] = None,
+    prompt: Annotated[str | None, typer.Option(help="Text to compare with, for scorers such as clip.")] = None,
     fmt: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
     device: Annotated[str | None, typer.Option(help="cuda, mps or cpu; default: the first there is.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
@@ -205,11 +200,7 @@ def score(
     if loaded is not None and dimension is None:
         target = load_target(loaded)
     else:
-        names = (
-            list(DIMENSIONS)
-            if dimension in (None, "all")
-            else [d.strip() for d in (dimension or "").split(",")]
-        )
+        names = list(DIMENSIONS) if dimension in (None, "all") else [d.strip() for d in (dimension or "").split(",")]
         target = load_target(dict.fromkeys(names, 1.0), scorer=loaded)
     target.to(best_device(device))
     parts: list[dict[str, Scores]] = []
@@ -260,9 +251,7 @@ def replay(
     if not result.same:
         why = "; ".join(result.differences) or "nothing that the record knows of has changed"
         raise RecordError(f"candidate {number} came out otherwise than recorded: {why}")
-    out.print(
-        f"candidate {number} (seed {result.candidate['seed']}): the same, pixel for pixel", highlight=False
-    )
+    out.print(f"candidate {number} (seed {result.candidate['seed']}): the same, pixel for pixel", highlight=False)
 
 
 @app.command()

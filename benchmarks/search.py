@@ -1,9 +1,8 @@
 """Which way of spending time on a prompt gives most of what is wanted?
 
-On the embedded model: 64 prompts x 4 targets. Every method is called as a user would call it, one prompt a call; time is
-the wall-clock of the call, scorer included. Best-of-N for N = 2 to 32 is one run of 32 candidates, whose first N are taken
-and timed by the batches they came in; N = 1, 2, 4 are timed by calls of their own on every eighth prompt, as their batches
-are smaller. All candidates have the same seeds in all methods.
+On the embedded model: 64 prompts x 4 targets, `--together` of them a call, as with `cogguided generate --prompts FILE`; time
+is the wall-clock of the call, scorer included, per prompt. Best-of-N for N = 1 to 32 is one run of 32 candidates, whose
+first N are taken and timed by the batches they came in. All methods begin with the same seeds.
 
 For each method: the target's score of the image it returns, beside that of best-of-16 on the same prompts; the ratio of
 their times; what a held-out judge (the MLLM aligned on the other half of the human ratings, valence only) says of the same
@@ -41,6 +40,7 @@ from cogguided import (
     load_scorer,
 )
 from cogguided.pipelines.embedded import embedded_path
+from cogguided.pipelines.sheet import Tile, draw_sheet
 
 HERE = Path(__file__).resolve().parent
 TARGETS = {
@@ -55,21 +55,18 @@ DEV = (
     "a flat monster|a cartoon bird|a sleepy face|an angry cat"
 ).split("|")
 SIZES = (1, 2, 4, 8, 16, 32)
-OWN_CALLS = (1, 2, 4)
 METHODS: dict[str, Any] = {
-    "drafts 8": Drafts(8, full=1),
+    "joint 8": JointSearch(8),
+    "joint 12": JointSearch(12, rewrites=4),
+    "joint 12, full 2": JointSearch(12, rewrites=4, full=2),
+    "joint 16": JointSearch(16, rewrites=4),
+    "joint 16, 2 rounds": JointSearch(16, rewrites=4, rounds=2),
     "drafts 16": Drafts(16),
-    "drafts 24": Drafts(24, full=3),
+    "drafts 24": Drafts(24),
     "halving 16": Halving(16),
-    "halving 32": Halving(32, at=(0.2, 0.35, 0.5)),
     "fk 8": FKSteering(8),
     "noise 16": NoiseSearch(4, 4, rounds=3),
-    "rewrite": RewritePrompt(4, images=3),
-    "rewrite, drafts": RewritePrompt(4, images=2, steps=4),
-    "joint 8": JointSearch(8, rewrites=4),
-    "joint 8, 2 wordings": JointSearch(8, rewrites=2),
-    "joint 8, margin 10 %": JointSearch(8, rewrites=4, margin=0.1),
-    "joint 16": JointSearch(16, rewrites=4, rounds=2),
+    "rewrite, drafts 8": [RewritePrompt(4, images=2, steps=4), Drafts(8)],
 }
 
 
@@ -83,18 +80,19 @@ def read(file: Path) -> list[dict[str, Any]]:
 class Bench:
     """The pipeline, the judges, and the files of results."""
 
-    def __init__(self, out: Path) -> None:
-        self.out = out
-        (out / "images").mkdir(parents=True, exist_ok=True)
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.out, self.seed = args.out, args.seed
+        (self.out / "images").mkdir(parents=True, exist_ok=True)
         self.pipe = CogGuidedPipeline.from_pretrained("embedded")
         self.pipe.set_progress_bar_config(disable=True)
         self.judge = load_scorer(embedded_path() / "judge", dimension="emotional_valence")
         self.clip = load_scorer("clip")
-        self.pipe("a face", target="clip", guidance=BestOfN(2), seed=0)  # the first call of all is slow
+        self.pipe("a face", target={"clip": 1, **{t: 1 for w in TARGETS.values() for t in w}}, guidance=BestOfN(2))
+        self.pipe("a face", target="emotional_valence", guidance=JointSearch(2))  # first calls are slow
 
-    def call(self, prompt: str, target: dict[str, float], guidance: Any, seed: int) -> tuple[Any, float]:
+    def call(self, prompts: list[str], target: dict[str, float], guidance: Any) -> tuple[Any, float]:
         start = time.perf_counter()
-        out = self.pipe(prompt, target=target, guidance=guidance, seed=seed)
+        out = self.pipe(prompts, target=target, guidance=guidance, seed=self.seed)
         return out, time.perf_counter() - start
 
     def look(self, prompt: str, images: list[Image.Image]) -> dict[str, list[float]]:
@@ -104,71 +102,90 @@ class Bench:
             "clip": self.clip(images, [prompt] * len(images)).values.tolist(),
         }
 
-    def write(self, facts: dict[str, Any]) -> None:
+    def write(self, rows: list[dict[str, Any]]) -> None:
         with (self.out / "results.jsonl").open("a", encoding="utf8") as file:
-            file.write(json.dumps(facts) + "\n")
+            file.write("".join(json.dumps(row) + "\n" for row in rows))
 
-    def best_of_n(self, prompt: str, name: str, seed: int, number: int) -> None:
-        """One run of all candidates, and the smaller ones timed by themselves."""
-        target = TARGETS[name]
-        out, _ = self.call(prompt, target, BestOfN(max(SIZES)), seed)
-        made = out.candidates
-        seconds = np.cumsum([c.seconds["sample"] + c.seconds["score"] for c in made])
-        times = {n: float(seconds[n - 1]) for n in SIZES if n not in OWN_CALLS}
-        if number % 8 == 0:
-            times |= {n: self.call(prompt, target, BestOfN(n), seed)[1] for n in OWN_CALLS}
-        best = {n: max(range(n), key=lambda i: made[i].score) for n in SIZES}
-        looked = self.look(prompt, [c.image for c in made])
-        image = self.keep(made[best[16]].image, "best of 16", name, number)
-        self.write(
-            {
-                "method": "best of n", "target": name, "prompt": prompt, "times": times, "image": image,
-                "scores": {n: made[i].score for n, i in best.items()},
-                "single": float(np.mean([c.score for c in made])),
-                "judge": {n: looked["judge"][i] for n, i in best.items()},
-                "judge_single": float(np.mean(looked["judge"])),
-                "clip": {n: looked["clip"][i] for n, i in best.items()},
-                "clip_single": float(np.mean(looked["clip"])),
-            }
-        )  # fmt: skip
-        self.keep(made[0].image, "single", name, number)
+    def best_of_n(self, chunk: list[str], number: int) -> None:
+        """One run of all candidates, scored by each term; both directions of a term share images and times."""
+        count, first = max(SIZES), next(iter(TARGETS.values()))
+        out, _ = self.call(chunk, first, BestOfN(count))
+        made = [[c for c in out.candidates if c.request == i] for i in range(len(chunk))]
+        looked = [self.look(p, [c.image for c in mine]) for p, mine in zip(chunk, made, strict=True)]
+        rows = []
+        for name, target in TARGETS.items():
+            seconds = {id(c): c.seconds["sample"] + c.seconds["score"] for c in out.candidates}
+            scores = {id(c): c.score for c in out.candidates}
+            if target.keys() != first.keys():
+                spec = self.pipe.load_target(target)
+                for start in range(0, len(out.candidates), 8):
+                    batch = out.candidates[start : start + 8]
+                    begun = time.perf_counter()
+                    total = spec([c.image for c in batch]).total.tolist()
+                    each = (time.perf_counter() - begun) / len(batch)
+                    for c, value in zip(batch, total, strict=True):
+                        scores[id(c)], seconds[id(c)] = value, c.seconds["sample"] + each
+            elif target != first:
+                scores = {id(c): -c.score for c in out.candidates}
+            for k, (prompt, mine, seen) in enumerate(zip(chunk, made, looked, strict=True)):
+                own = [scores[id(c)] for c in mine]
+                best = {n: int(np.argmax(own[:n])) for n in SIZES}
+                times = {n: sum(seconds[id(c)] for m in made for c in m[:n]) / len(chunk) for n in SIZES}
+                rows.append(
+                    {
+                        "method": "best of n", "target": name, "prompt": prompt, "seconds": times,
+                        "score": {n: own[i] for n, i in best.items()}, "single": float(np.mean(own)),
+                        "judge": {n: seen["judge"][i] for n, i in best.items()},
+                        "judge_single": float(np.mean(seen["judge"])),
+                        "clip": {n: seen["clip"][i] for n, i in best.items()},
+                        "clip_single": float(np.mean(seen["clip"])),
+                    }
+                )  # fmt: skip
+                self.keep(mine[0].image, "single", name, number + k)
+                self.keep(mine[best[16]].image, "best of 16", name, number + k)
+        self.write(rows)
 
-    def method(self, method: str, prompt: str, name: str, seed: int, number: int) -> None:
-        out, seconds = self.call(prompt, TARGETS[name], METHODS[method], seed)
-        (chosen,) = out.chosen
-        looked = self.look(prompt, [chosen.image])
-        self.write(
-            {
-                "method": method, "target": name, "prompt": prompt, "wording": chosen.prompt, "seconds": seconds,
-                "nfe": out.nfe, "score": chosen.score, "judge": looked["judge"][0], "clip": looked["clip"][0],
-                "image": self.keep(chosen.image, method, name, number),
-            }
-        )  # fmt: skip
+    def method(self, method: str, chunk: list[str], name: str, number: int) -> None:
+        out, seconds = self.call(chunk, TARGETS[name], METHODS[method])
+        rows = []
+        for k, (prompt, chosen) in enumerate(zip(chunk, out.chosen, strict=True)):
+            looked = self.look(prompt, [chosen.image])
+            rows.append(
+                {
+                    "method": method, "target": name, "prompt": prompt, "wording": chosen.prompt,
+                    "seconds": seconds / len(chunk), "nfe": out.nfe / len(chunk), "score": chosen.score,
+                    "judge": looked["judge"][0], "clip": looked["clip"][0],
+                }
+            )  # fmt: skip
+            self.keep(chosen.image, method, name, number + k)
+        self.write(rows)
 
-    def keep(self, image: Image.Image, method: str, name: str, number: int) -> str:
-        file = f"images/{method}_{name}_{number:02d}.png".replace(" ", "-").replace(",", "")
-        image.save(self.out / file)
-        return file
+    def keep(self, image: Image.Image, method: str, name: str, number: int) -> None:
+        image.save(self.out / picture(method, name, number))
+
+
+def picture(method: str, target: str, number: int) -> str:
+    return f"images/{method}_{target}_{number:02d}.png".replace(" ", "-").replace(",", "").replace("%", "")
 
 
 def measure(args: argparse.Namespace, prompts: list[str]) -> None:
     done = {(r["method"], r["target"], r["prompt"]) for r in read(args.out / "results.jsonl")}
-    methods = ["best of n", *(args.methods or METHODS)]
+    methods = args.methods or list(METHODS)
     bench: Bench | None = None
-    for number, prompt in enumerate(prompts):
-        for name in args.targets:
-            order = list(
-                np.random.default_rng([number, len(name)]).permutation(methods)
-            )  # so that no method is always first
-            for method in order:
-                if (method, name, prompt) in done:
-                    continue
-                bench = bench or Bench(args.out)
-                if method == "best of n":
-                    bench.best_of_n(prompt, name, args.seed, number)
-                else:
-                    bench.method(method, prompt, name, args.seed, number)
-        print(f"{number + 1} of {len(prompts)}: {prompt}", flush=True)
+    for number in range(0, len(prompts), args.together):
+        chunk = prompts[number : number + args.together]
+        # in another order each time, so that none is always first
+        jobs = [("best of n", next(iter(TARGETS))), *((m, t) for m in methods for t in args.targets)]
+        for i in np.random.default_rng(number).permutation(len(jobs)):
+            method, name = jobs[i]
+            if all((method, name, prompt) in done for prompt in chunk):
+                continue
+            bench = bench or Bench(args)
+            if method == "best of n":
+                bench.best_of_n(chunk, number)
+            else:
+                bench.method(method, chunk, name, number)
+        print(f"{number + len(chunk)} of {len(prompts)} prompts", flush=True)
 
 
 def bootstrap(
@@ -194,74 +211,59 @@ def cell(numbers: tuple[float, float, float], digits: int = 3, sign: str = "") -
 
 
 class Results:
-    """What was measured, by target and prompt."""
+    """What was measured, by method, target and prompt; `seconds` is per prompt."""
 
     def __init__(self, rows: list[dict[str, Any]]) -> None:
         self.base = {(r["target"], r["prompt"]): r for r in rows if r["method"] == "best of n"}
         self.rows: dict[str, dict[tuple[str, str], dict[str, Any]]] = {}
+        for n in SIZES:
+            own = self.rows.setdefault(f"best of {n}", {})
+            for key, row in self.base.items():
+                own[key] = {k: row[k][str(n)] for k in ("seconds", "score", "judge", "clip")}
         for row in rows:
             if row["method"] != "best of n" and (row["target"], row["prompt"]) in self.base:
                 self.rows.setdefault(row["method"], {})[row["target"], row["prompt"]] = row
-        own = [r["times"] for r in self.base.values() if "1" in r["times"]]
-        self.small = {n: float(np.mean([times[str(n)] for times in own])) for n in OWN_CALLS} if own else {}
 
-    def seconds(self, target: str, n: int) -> float:
-        if n in OWN_CALLS:
-            return self.small.get(n, float("nan"))
-        return float(np.mean([r["times"][str(n)] for (t, _), r in self.base.items() if t == target]))
+    def pairs(self, method: str, keys: list[tuple[str, str]], what: str) -> np.ndarray:
+        """Of a method and of best-of-16 (P, 2)."""
+        return np.array([[self.rows[method][k][what], self.rows["best of 16"][k][what]] for k in keys])
 
-    def curve(self, target: str) -> list[tuple[float, float]]:
-        """Seconds and mean gain over a single sample, of best-of-N."""
-        mine = [r for (t, _), r in self.base.items() if t == target]
-        return [
-            (self.seconds(target, n), float(np.mean([r["scores"][str(n)] - r["single"] for r in mine])))
-            for n in SIZES
-        ]
+    def gains(self, method: str, keys: list[tuple[str, str]], what: str = "score") -> np.ndarray:
+        """Of a method and of best-of-16 over a single sample of the same prompt (P, 2)."""
+        single = {"score": "single", "judge": "judge_single"}[what]
+        return self.pairs(method, keys, what) - np.array([[self.base[k][single]] for k in keys])
 
 
 def report(args: argparse.Namespace) -> None:
     found = Results(read(args.out / "results.jsonl"))
     targets = [t for t in TARGETS if any(key[0] == t for key in found.base)]
     lines = [
-        "Beside best-of-16 on the same prompts; gains are over the mean of single samples, in parts of the scale.",
-        "",
-    ]
-    lines += ["| method | target | prompts | gain | share of best-of-16's gain | seconds | time, of best-of-16's | "
-              "reaches it | held-out judge, over single | the same of best-of-16 | CLIP, of single's |",
-              "|---|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
+        "Gains are over the mean of single samples of the same prompt, in parts of the scale; seconds are per prompt.", "",
+        "| method | target | prompts | gain | share of best-of-16's | seconds | time, of best-of-16's | reaches it "
+        "| held-out judge: gain | that of best-of-16 | CLIP, of a single sample's | CLIP, of best-of-16's |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
     for method, rows in found.rows.items():
         for target in [*targets, "all"]:
             keys = [k for k in rows if target in (k[0], "all")]
-            if not keys:
+            if not keys or (target == "all" and {k[0] for k in keys} != set(targets)):
                 continue
             prompts = [k[1] for k in keys]
-            mine, base = [rows[k] for k in keys], [found.base[k] for k in keys]
-            gains = np.array(
-                [[r["score"] - b["single"], b["scores"]["16"] - b["single"]] for r, b in zip(mine, base, strict=True)]
-            )
-            times = np.array([[r["seconds"], b["times"]["16"]] for r, b in zip(mine, base, strict=True)])
-            clips = np.array([[r["clip"], b["clip_single"]] for r, b in zip(mine, base, strict=True)])
+            gains, times, clips = (
+                found.gains(method, keys), found.pairs(method, keys, "seconds"), found.pairs(method, keys, "clip")
+            )  # fmt: skip
+            single = np.array([[row[0], found.base[k]["clip_single"]] for row, k in zip(clips, keys, strict=True)])
             share = bootstrap(gains, prompts, ratio=True)
-            cells = [method, target, str(len(keys)), cell(bootstrap(gains[:, 0], prompts), sign="+"), cell(share, 2),
+            cells = [method, target, str(len(keys)), cell(bootstrap(gains[:, 0], prompts), 3, "+"), cell(share, 2),
                      f"{times[:, 0].mean():.2f}", cell(bootstrap(times, prompts, ratio=True), 2),
                      "yes" if share[0] >= 1 else "no"]  # fmt: skip
             if target in JUDGED:
-                sign = JUDGED[target]
-                judged = np.array([sign * (r["judge"] - b["judge_single"]) for r, b in zip(mine, base, strict=True)])
-                theirs = np.array([sign * (b["judge"]["16"] - b["judge_single"]) for b in base])
-                cells += [cell(bootstrap(judged, prompts), 2, "+"), cell(bootstrap(theirs, prompts), 2, "+")]
+                judged = JUDGED[target] * found.gains(method, keys, "judge")
+                cells += [cell(bootstrap(judged[:, i], prompts), 2, "+") for i in (0, 1)]
             else:
                 cells += ["–", "–"]
-            cells.append(cell(bootstrap(clips, prompts, ratio=True), 3))
+            cells += [cell(bootstrap(pair, prompts, ratio=True), 3) for pair in (single, clips)]
             lines.append("| " + " | ".join(cells) + " |")
-    lines += [
-        "",
-        "| best of n | " + " | ".join(f"{t}: s, gain" for t in targets) + " |",
-        "|---|" + "---|" * len(targets),
-    ]
-    for i, n in enumerate(SIZES):
-        points = [found.curve(t)[i] for t in targets]
-        lines.append(f"| {n} | " + " | ".join(f"{s:.2f}, {g:+.3f}" for s, g in points) + " |")
     text = "\n".join(lines) + "\n"
     print(text)
     (args.out / "report.md").write_text(text)
@@ -271,32 +273,38 @@ def report(args: argparse.Namespace) -> None:
 
 def plot(args: argparse.Namespace, found: Results, targets: list[str]) -> None:
     """Mean gain against seconds, with intervals: best-of-N as a line, each method as a point."""
-    import matplotlib
+    try:
+        import matplotlib
+    except ImportError:
+        print('no plot: pip install "cogguided[dev]" brings matplotlib')
+        return
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(1, len(targets), figsize=(4.2 * len(targets), 4), squeeze=False)
+    others = [m for m in found.rows if not m.startswith("best of ")]
     for ax, target in zip(axes[0], targets, strict=True):
-        seconds, gains = zip(*found.curve(target), strict=True)
-        keys = [k for k in found.base if k[0] == target]
-        prompts = [k[1] for k in keys]
-        bands = [
-            bootstrap(np.array([found.base[k]["scores"][str(n)] - found.base[k]["single"] for k in keys]), prompts)
-            for n in SIZES
-        ]
-        ax.fill_between(seconds, [b[1] for b in bands], [b[2] for b in bands], color="0.85")
-        ax.plot(seconds, gains, "o-", color="0.4", label="best of 1 to 32", markersize=3)
-        ax.axhline(gains[SIZES.index(16)], color="0.6", linewidth=0.8, linestyle=":")
-        for number, (method, rows) in enumerate(found.rows.items()):
-            mine = [k for k in keys if k in rows]
-            if not mine:
+
+        def point(method: str, target: str = target) -> tuple[float, tuple[float, float, float]] | None:
+            keys = [k for k in found.rows[method] if k[0] == target]
+            if not keys:
+                return None
+            seconds = float(found.pairs(method, keys, "seconds")[:, 0].mean())
+            return seconds, bootstrap(found.gains(method, keys)[:, 0], [k[1] for k in keys])
+
+        line = [point(f"best of {n}") for n in SIZES]
+        seconds = [p[0] for p in line]
+        ax.fill_between(seconds, [p[1][1] for p in line], [p[1][2] for p in line], color="0.88")
+        ax.plot(seconds, [p[1][0] for p in line], "o-", color="0.45", label="best of 1 to 32", markersize=3)
+        ax.axhline(line[SIZES.index(16)][1][0], color="0.6", linewidth=0.8, linestyle=":")
+        for number, method in enumerate(others):
+            found_here = point(method)
+            if found_here is None:
                 continue
-            own = [k[1] for k in mine]
-            value, low, high = bootstrap(np.array([rows[k]["score"] - found.base[k]["single"] for k in mine]), own)
-            x = float(np.mean([rows[k]["seconds"] for k in mine]))
+            x, (value, low, high) = found_here
             ax.errorbar([x], [value], [[value - low], [high - value]], fmt="s", markersize=5, capsize=2,
-                        color=plt.cm.tab20(number % 20), label=method)  # fmt: skip
+                        color=plt.cm.tab10(number % 10), label=method)  # fmt: skip
         ax.set_title(target)
         ax.set_xlabel("seconds a prompt, scorer included")
         ax.set_xscale("log")
@@ -308,18 +316,15 @@ def plot(args: argparse.Namespace, found: Results, targets: list[str]) -> None:
 
 
 def sheet(args: argparse.Namespace, found: Results, targets: list[str], count: int = 16) -> None:
-    """Single sample, best of 16 and each method side by side, for the first prompts of each target."""
-    names = ["single", "best of 16", *found.rows]
+    """A single sample, best of 16 and each method side by side, for the first prompts of each target."""
+    names = ["single", "best of 16", *(m for m in found.rows if not m.startswith("best of "))]
     prompts = list(dict.fromkeys(k[1] for k in found.base))[:count]
-    numbers = {prompt: i for i, prompt in enumerate(prompts)}
     for target in targets:
-        whole = Image.new("RGB", (66 * len(names), 66 * len(prompts)), "white")
-        for column, name in enumerate(names):
-            for row in numbers.values():
-                file = args.out / f"images/{name}_{target}_{row:02d}.png".replace(" ", "-").replace(",", "")
-                if file.exists():
-                    whole.paste(Image.open(file).resize((64, 64)), (66 * column, 66 * row))
-        whole.save(args.out / f"sheet_{target.replace(' ', '_')}.png")
+        groups = []
+        for row, prompt in enumerate(prompts):
+            files = [(name, args.out / picture(name, target, row)) for name in names]
+            groups.append((prompt, [Tile(Image.open(file), name) for name, file in files if file.exists()]))
+        draw_sheet(groups, columns=len(names), size=96).save(args.out / f"sheet_{target.replace(' ', '_')}.png")
 
 
 def main() -> None:
@@ -330,6 +335,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, help="only the first so many")
     parser.add_argument("--dev", action="store_true", help="on the prompts that settings were tried on")
     parser.add_argument("--seed", type=int, default=7000)
+    parser.add_argument("--together", type=int, default=8, help="prompts a call")
     parser.add_argument("--threads", type=int, help="of torch; default: its own")
     parser.add_argument("--report", action="store_true", help="only write the table, the plot and the sheets")
     args = parser.parse_args()

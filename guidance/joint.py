@@ -27,9 +27,9 @@ class JointSearch:
     """Make `n` drafts of each prompt, some in other wordings, then the `full` best in full from the same noise.
 
     In each round `rewrites` new wordings get one draft each; the other drafts go to the user's own wording, and from
-    the second round on in turn to the best wordings so far, the worse half of which is left behind. An image cannot win
-    that is less faithful to the user's own prompt than the own wording's are on average, by more than `margin`, and a
-    wording whose images are so is out. What is in quotes or [brackets] stays.
+    the second round on in turn to the best wordings so far, the worse half of which is left behind. An image cannot
+    win that is less faithful to the user's own prompt than the own wording's are on average, by more than `margin`,
+    and a wording whose images are so is out. What is in quotes or [brackets] stays.
 
     Unlike `RewritePrompt` it asks for no proof that a wording is better: it looks for one good image, not for a good
     wording.
@@ -154,7 +154,8 @@ class JointSearch:
         if run.limited:
             each = -(-count // len(run.requests))
             later = {"steps": float(self.finalists), "looks": float(self.finalists)}
-            count = min(count, run.affordable(each, later, drafts=1.0, looks=1.0) * len(run.requests))
+            fits = run.affordable(each, later, drafts=run.rates.drafts(self.steps), looks=1.0)
+            count = min(count, fits * len(run.requests))
             if count < len(jobs):
                 run.note(f"budget: {len(jobs) - count} of {len(jobs)} drafts were not made")
         if count == 0:

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from .._errors import InputError, unknown_name
 from .base import Guidance
 from .best_of_n import BestOfN
+from .joint import JointSearch
 from .rewriting import RewritePrompt
 from .search import Drafts, FKSteering, Halving, NoiseSearch, RewardGradient
 
 AUTO = "auto"
-DEFAULT_N = 16
+DEFAULT_N = {JointSearch.name: 8}
+OTHERWISE_N = 16
 
 
 def _noise(n: int, keep: int, batch_size: int | None) -> NoiseSearch:
@@ -23,8 +25,13 @@ def _halving(n: int, keep: int, batch_size: int | None) -> Halving:
     return Halving(n, keep=keep, batch_size=batch_size)
 
 
+def _joint(n: int, keep: int, batch_size: int | None) -> JointSearch:
+    return JointSearch(n, keep=keep, batch_size=batch_size)
+
+
 SEARCHES: dict[str, Callable[[int, int, int | None], Guidance]] = {
     BestOfN.name: lambda n, keep, batch_size: BestOfN(n, batch_size, keep),
+    JointSearch.name: _joint,
     Drafts.name: lambda n, keep, batch_size: Drafts(n, keep, batch_size=batch_size),
     Halving.name: _halving,
     FKSteering.name: lambda n, keep, batch_size: FKSteering(n, keep=keep, batch_size=batch_size),
@@ -38,7 +45,7 @@ def named_guidance(
     search: str = AUTO,
     n: int | None = None,
     keep: int = 1,
-    rewrite: int = 0,
+    rewrite: int | None = None,
     proposer: str = "phrases",
     scored: bool = True,
     batch_size: int | None = None,
@@ -46,11 +53,11 @@ def named_guidance(
     """Return the guidance of a few plain settings.
 
     Args:
-        search: a name of `SEARCHES`, or "auto": `Drafts`, which `benchmarks/search.py` found to give most for its
+        search: a name of `SEARCHES`, or "auto": `JointSearch`, which in `benchmarks/search.py` gave most for its
             time; best-of-N where nothing is scored.
-        n: candidates per prompt; None: 16 if they are scored, else 1.
+        n: candidates per prompt; None: 8 for "auto" and "joint", 16 for the others, 1 where nothing is scored.
         keep: how many of the best to return per prompt.
-        rewrite: other wordings of the prompt to try first; 0: none.
+        rewrite: other wordings of the prompt to try; None: half of the drafts of a joint search, none before others.
         proposer: of wordings (see `RewritePrompt`).
         scored: whether there is a target.
         batch_size: images at once.
@@ -61,17 +68,24 @@ def named_guidance(
 
     >>> named_guidance("halving", 8)
     [Halving(n=8, at=(0.2, 0.4), keep=1, ratio=2.0, batch_size=None)]
+    >>> [step.name for step in named_guidance("drafts", rewrite=4)], [step.name for step in named_guidance()]
+    (['rewrite', 'drafts'], ['joint'])
     >>> named_guidance(scored=False)
     []
     """
     if search != AUTO and search not in SEARCHES:
         raise unknown_name("search", search, [AUTO, *SEARCHES])
-    if not scored and (rewrite or search not in (AUTO, BestOfN.name)):
-        raise InputError(f"search {search!r}, rewrite={rewrite}: nothing to search by; give a target")
-    count = n if n is not None else max(keep, DEFAULT_N) if scored else keep
+    if not scored:
+        if rewrite or search not in (AUTO, BestOfN.name):
+            raise InputError(f"search {search!r}, rewrite={rewrite}: nothing to search by; give a target")
+        count = keep if n is None else n
+        return [BestOfN(count, batch_size, keep)] if count > 1 or batch_size else []
+    name = JointSearch.name if search == AUTO and n != 1 else BestOfN.name if search == AUTO else search
+    count = max(keep, DEFAULT_N.get(name, OTHERWISE_N)) if n is None else n
+    if name == JointSearch.name:
+        return [JointSearch(count, rewrites=rewrite, keep=keep, proposer=proposer, batch_size=batch_size)]
     if count == 1 and not rewrite and search == AUTO and batch_size is None:
         return []
-    name = search if search != AUTO else (Drafts.name if scored and count > 1 else BestOfN.name)
     steps: list[Guidance] = [SEARCHES[name](count, keep, batch_size)]
     if rewrite:
         steps.insert(0, RewritePrompt(rewrite, proposer=proposer, batch_size=batch_size))

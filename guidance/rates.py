@@ -13,6 +13,7 @@ class Rates:
     Attributes:
         known: by kind of work, (seconds, evaluations) of one unit: "steps", a whole trajectory; "drafts", a whole
             draft; "looks", decoding and scoring an image.
+        whole: denoising steps of a whole trajectory; 0: not known yet.
 
     >>> rates = Rates()
     >>> rates.learn("looks", 4, seconds=2.0, nfe=4)
@@ -21,6 +22,7 @@ class Rates:
     """
 
     known: dict[str, tuple[float, float]] = field(default_factory=dict)
+    whole: int = 0
 
     def learn(self, kind: str, units: float, seconds: float, nfe: float) -> None:
         """Note what some units of work took; the latest says most, as batches and machines change."""
@@ -28,6 +30,15 @@ class Rates:
             now = (seconds / units, nfe / units)
             old = self.known.get(kind, now)
             self.known[kind] = (0.7 * now[0] + 0.3 * old[0], 0.7 * now[1] + 0.3 * old[1])
+
+    def drafts(self, steps: int) -> float:
+        """Return what to count a draft of so many steps as: 1, or more where it takes more than a whole image.
+
+        >>> Rates(whole=2).drafts(4), Rates(whole=20).drafts(4)
+        (2.0, 1.0)
+        """
+        known = "drafts" in self.known or not self.whole
+        return 1.0 if known else max(1.0, steps / self.whole)
 
     def cost(self, **units: float) -> tuple[float, float]:
         """Return (seconds, evaluations) that work would take; 0 for what was never done.

@@ -173,12 +173,12 @@ class RewritePrompt:
 
         Their seeds count up from the `first` that is not used up.
         """
-        kind = "steps" if self.steps is None else "drafts"
+        kind, units = ("steps", 1.0) if self.steps is None else ("drafts", run.rates.drafts(self.steps))
         count = len(fresh)
         if run.limited:
             each = -(-count // len(run.requests))
             later = float(self.keep + 1 if self.full is None else self.full) if self.steps is not None else 0.0
-            fits = run.affordable(each * self.images, {"steps": later, "looks": later}, **{kind: 1.0, "looks": 1.0})
+            fits = run.affordable(each * self.images, {"steps": later, "looks": later}, **{kind: units, "looks": 1.0})
             count = min(count, fits // self.images * len(run.requests))
             if count < len(fresh):
                 run.note(f"budget: {len(fresh) - count} of {len(fresh)} wordings were not tried")

@@ -34,7 +34,7 @@ class Encodings:
 
 @contextmanager
 def encoded_once(pipe: DiffusionPipeline, encodings: Encodings) -> Iterator[None]:
-    """Let `pipe.encode_prompt` work on each different row of a batch once, while inside.
+    """Let `pipe.encode_prompt` work on each different row of a batch once, and on the same call once, while inside.
 
     A pipeline without that method, and a call of it that holds anything but texts and plain values, are left alone.
     """
@@ -51,8 +51,13 @@ def encoded_once(pipe: DiffusionPipeline, encodings: Encodings) -> Iterator[None
         rest = {k: v for k, v in bound.arguments.items() if k not in texts}
         plain = all(isinstance(v, str | int | float | bool | None | torch.device) for v in rest.values())
         whole = all(len(v) == count and all(isinstance(t, str) for t in v) for v in texts.values())
-        if count < 2 or not plain or not whole:
+        if not plain or not whole:
             return original(*args, **kwargs)
+        if count < 2:
+            key: Any = ("alone", repr(texts), tuple((k, str(v)) for k, v in rest.items()))
+            if key not in encodings.kept:
+                encodings.put(key, original(*args, **kwargs))
+            return _copy(encodings.kept[key])
         rows: Rows = tuple(zip(*texts.values(), strict=True))
         different = tuple(dict.fromkeys(rows))
         key = (different, tuple(texts), tuple((k, str(v)) for k, v in rest.items()))
@@ -71,6 +76,13 @@ def encoded_once(pipe: DiffusionPipeline, encodings: Encodings) -> Iterator[None
         yield
     finally:
         del pipe.__dict__["encode_prompt"]
+
+
+def _copy(encoded: Any) -> Any:
+    """An encoder's output again, which its caller may write to."""
+    if isinstance(encoded, tuple | list):
+        return type(encoded)(_copy(part) for part in encoded)
+    return encoded.clone() if isinstance(encoded, torch.Tensor) else encoded
 
 
 def _take(encoded: Any, places: Sequence[int], count: int) -> Any:

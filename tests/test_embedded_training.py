@@ -115,9 +115,7 @@ def test_ratings_spread_by_words_and_look_at_no_rating_of_the_rest(tmp_path):
 
     file = tmp_path / "lexicon" / "vaderSentiment" / "vader_lexicon.txt"
     file.parent.mkdir(parents=True)
-    file.write_text(
-        "".join(f"{word}\t{mean}\t0.5\t[]\n" for word, mean in felt.items()) + ":-)\t1.3\t0.5\t[]\n"
-    )
+    file.write_text("".join(f"{word}\t{mean}\t0.5\t[]\n" for word, mean in felt.items()) + ":-)\t1.3\t0.5\t[]\n")
     halves = lexicon(tmp_path, 0), lexicon(tmp_path, 1)
     assert not halves[0].keys() & halves[1].keys()
     assert {**halves[0], **halves[1]} == felt

@@ -8,9 +8,7 @@ from cogguided import _errors
 
 def test_each_error_is_in_the_tree_and_in_its_drawing():
     classes = [c for _, c in inspect.getmembers(_errors, inspect.isclass) if c.__module__ == _errors.__name__]
-    assert {c.__name__ for c in classes} == set(
-        re.findall(r"\w+Error\b", _errors.__doc__.split("Catch")[0])
-    ) - {
+    assert {c.__name__ for c in classes} == set(re.findall(r"\w+Error\b", _errors.__doc__.split("Catch")[0])) - {
         "ValueError",
         "ImportError",
         "RuntimeError",

@@ -64,6 +64,7 @@ def first_images(run: Run, guidance: str, batch_size: int | None) -> int:
     pool = Pool(run, run.jobs(1, guidance), batch_size=batch_size)
     pool.advance(1.0)
     pool.look()
+    run.rates.whole = pool.rows.steps
     return 1
 
 

@@ -65,7 +65,7 @@ class Drafts:
         reserve = {"steps": float(self.finalists), "looks": float(self.finalists)}
         while jobs:  # one batch at a time under a budget, and a part of it is put by for the finish
             each = -(-min(size, len(jobs)) // len(run.requests))
-            if run.limited and run.affordable(each, reserve, drafts=1.0, looks=1.0) < each:
+            if run.limited and run.affordable(each, reserve, drafts=run.rates.drafts(self.steps), looks=1.0) < each:
                 run.note(f"budget: {len(jobs)} of the drafts were not made")
                 break
             pool = Pool(run, jobs[:size], overrides=overrides, batch_size=self.batch_size, draft=True)

@@ -31,8 +31,7 @@ def valence():
 
 def draw(pipe, prompts, seed, **arguments):
     return [
-        c.image
-        for c in pipe(list(prompts), guidance=BestOfN(1, batch_size=10), seed=seed, **arguments).candidates
+        c.image for c in pipe(list(prompts), guidance=BestOfN(1, batch_size=10), seed=seed, **arguments).candidates
     ]
 
 
@@ -87,9 +86,7 @@ def test_an_open_prompt_stays_open(pipe, valence):
 
 
 def test_valence_agrees_with_what_anyone_would_say(pipe, valence):
-    glad = draw(
-        pipe, ["smiling face with heart-eyes", "red heart", "birthday cake", "face blowing a kiss"], 11
-    )
+    glad = draw(pipe, ["smiling face with heart-eyes", "red heart", "birthday cake", "face blowing a kiss"], 11)
     sad = draw(pipe, ["enraged face", "angry face", "loudly crying face", "broken heart"], 11)
     both = valence([*glad, *sad]).values
     assert both[:4].mean() - both[4:].mean() > 0.5

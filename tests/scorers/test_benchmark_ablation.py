@@ -158,9 +158,7 @@ def test_seeds_that_differ_widen_the_interval():
     alike = np.stack([noisy(1)] * 3)
     differ = np.stack([noisy(1, size) for size in (0.2, 1.0, 3.0)])
     human = np.tile(HUMAN, 50)  # so many concepts that they alone hardly spread
-    spreads = [
-        ablation.measure("mae", np.tile(scores, 50), human, 400)[1].std() for scores in (alike, differ)
-    ]
+    spreads = [ablation.measure("mae", np.tile(scores, 50), human, 400)[1].std() for scores in (alike, differ)]
     assert spreads[1] > 5 * spreads[0]
     value, drawn = ablation.measure("mae", differ, HUMAN, 400)
     assert value == pytest.approx(np.abs(differ - HUMAN).mean())

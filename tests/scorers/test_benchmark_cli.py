@@ -82,9 +82,7 @@ def test_two_runs_compared(data, tmp_path, quick):
     bench("--scorer", "quick", "--data", data, "--out", tmp_path / "b", "--resamples", "0")
     compare = ["--compare", tmp_path / "a", tmp_path / "b", "--resamples", "30"]
     done = bench(*compare, "--out", tmp_path / "c")
-    assert "paired on 4 items (left out: 2 only in the first, 0 only in the second)" in done.stdout.replace(
-        "\n", ""
-    )
+    assert "paired on 4 items (left out: 2 only in the first, 0 only in the second)" in done.stdout.replace("\n", "")
     difference = json.loads((tmp_path / "c/comparison.json").read_text())["rows"][0]
     assert (difference["who"], difference["metrics"]["mae"]["value"]) == ("score", 0)
     assert "| score | +0.000" in (tmp_path / "c/comparison.md").read_text()
@@ -118,9 +116,7 @@ def test_a_model_that_knows_one_dimension(model_folder, data, tmp_path):
     assert results["plan"]["notes"] == ["The scorer knows no emotional_valence: those ratings are left out."]
     assert results["rows"][0]["metrics"]["unread"]["value"] == 1  # random weights
     assert "in the answer" in results["unread"]["greedy"][0]["example"]
-    done = bench(
-        "--scorer", own, *arguments, "--out", tmp_path / "no", "--dimension", "emotional_valence", code=1
-    )
+    done = bench("--scorer", own, *arguments, "--out", tmp_path / "no", "--dimension", "emotional_valence", code=1)
     assert "knows memorability; the data have emotional_valence" in done.stderr
 
 
@@ -131,9 +127,7 @@ def test_pixels_are_limits_of_the_processor(model_folder, data, tmp_path):
     assert results_of(tmp_path / "run")["settings"]["pixels"] == [784, 3136]
     done = bench("--scorer", model_folder("qwen2_vl"), *arguments, code=1)
     assert "pixels: [784, 3136] there, null now" in done.stderr.replace("\n", " ")
-    done = bench(
-        "--scorer", model_folder("gemma3"), *arguments, "--pixels", "784,3136", "--overwrite", code=1
-    )
+    done = bench("--scorer", model_folder("gemma3"), *arguments, "--pixels", "784,3136", "--overwrite", code=1)
     assert "Gemma3ImageProcessor has no limits in pixels" in done.stderr.replace("\n", " ")
 
 
@@ -151,9 +145,7 @@ def test_the_same_command_goes_on(data, tmp_path, quick):
 
 def test_limit_takes_the_same_items_whatever_the_seed(data, tmp_path, quick):
     for seed in (0, 7):
-        bench(
-            "--scorer", "quick", "--data", data, "--out", tmp_path / f"{seed}", "--limit", "2", "--seed", seed
-        )
+        bench("--scorer", "quick", "--data", data, "--out", tmp_path / f"{seed}", "--limit", "2", "--seed", seed)
     zero, seven = (results_of(tmp_path / name) for name in ("0", "7"))
     assert zero["settings"] == seven["settings"]
     assert zero["worst"] == seven["worst"]
@@ -211,9 +203,7 @@ def test_errors_are_one_line_before_a_model_is_loaded(data, tmp_path, monkeypatc
 
 def test_options_in_the_docs_are_those_of_the_command():
     root = Path(__file__).resolve().parents[2]
-    known = set(
-        re.findall(r"--[a-z][a-z-]+", runner.invoke(app, ["bench", "--help"], env={"COLUMNS": "200"}).stdout)
-    )
+    known = set(re.findall(r"--[a-z][a-z-]+", runner.invoke(app, ["bench", "--help"], env={"COLUMNS": "200"}).stdout))
     for page in ("docs/benchmark.md", "README.md"):
         lines = re.sub(r"\\\n", " ", (root / page).read_text()).splitlines()
         told = " ".join(line for line in lines if "cogguided bench" in line or page.startswith("docs"))

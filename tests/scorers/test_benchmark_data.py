@@ -15,9 +15,7 @@ from cogguided.scorers.benchmark.data import read_scores
 from cogguided.scorers.dimensions import DIMENSIONS
 
 COGIP = Path(__file__).resolve().parents[3] / "shared" / "cogip"
-needs_cogip = pytest.mark.skipif(
-    not COGIP.is_dir(), reason="CogIP-Bench's text half is not beside the repository"
-)
+needs_cogip = pytest.mark.skipif(not COGIP.is_dir(), reason="CogIP-Bench's text half is not beside the repository")
 
 # (image, our dimension, score, the answer as the official files write it)
 ITEMS = [
@@ -225,9 +223,7 @@ def test_hub_dataset_through_datasets(tmp_path, cache, monkeypatch, kind):
     assert facts(ratings) == EXPECTED
     assert ratings[0].prompt == "Rate it."
     assert read_scores("foolen/CogIP-Bench", ["memorability"], "train") == {"memorability": [0.0]}
-    with pytest.raises(
-        UnknownNameError, match=r"unknown split of foolen/CogIP-Bench 'tset': did you mean 'test'"
-    ):
+    with pytest.raises(UnknownNameError, match=r"unknown split of foolen/CogIP-Bench 'tset': did you mean 'test'"):
         read_ratings("foolen/CogIP-Bench", split="tset")
 
 
@@ -323,9 +319,7 @@ def test_limit_is_stratified_and_knows_no_order():
 
 def test_limit_in_read_ratings(root):
     lines = [f"{ITEMS[0][0]},{d},{dim.low}" for d, dim in DIMENSIONS.items()]
-    (root / "mine.csv").write_text(
-        "\n".join(["image,dimension,score", *lines, f"{ITEMS[1][0]},aesthetics,9"])
-    )
+    (root / "mine.csv").write_text("\n".join(["image,dimension,score", *lines, f"{ITEMS[1][0]},aesthetics,9"]))
     assert [r.dimension for r in read_ratings(root / "mine.csv", limit=1)] == list(DIMENSIONS)
     with pytest.raises(InputError, match="limit: expected at least 1, got 0"):
         read_ratings(root / "mine.csv", limit=0)
@@ -372,9 +366,7 @@ def test_malformed_records(root):
         (root / "mine.json").write_text(content)
         with pytest.raises(InputError, match=r"malformed record.*\n.*record 0: expected an object"):
             read_ratings(root / "mine.json")
-    (root / "mine.json").write_text(
-        '[{"image": "a.jpg", "dimension": "aesthetics", "score": 1%s}]' % ("0" * 400)
-    )
+    (root / "mine.json").write_text('[{"image": "a.jpg", "dimension": "aesthetics", "score": 1%s}]' % ("0" * 400))
     with pytest.raises(InputError, match="score is no number"):
         read_ratings(root / "mine.json")
 

@@ -14,9 +14,7 @@ from cogguided.scorers.benchmark.references import COGIP_TRAIN, REFERENCES, refe
 from cogguided.scorers.dimensions import DIMENSIONS
 
 COGIP = Path(__file__).resolve().parents[3] / "shared" / "cogip"
-needs_cogip = pytest.mark.skipif(
-    not COGIP.is_dir(), reason="CogIP-Bench's text half is not beside the repository"
-)
+needs_cogip = pytest.mark.skipif(not COGIP.is_dir(), reason="CogIP-Bench's text half is not beside the repository")
 BEAUTY = DIMENSIONS["aesthetics"]
 
 

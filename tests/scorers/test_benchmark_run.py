@@ -77,12 +77,8 @@ class Judge:
                 dim = DIMENSIONS[name]
                 values = torch.tensor([dim.low + share * (dim.high - dim.low) for share in shares])
                 if readout == "greedy":
-                    values = torch.where(
-                        values < dim.low + 0.1 * (dim.high - dim.low), torch.nan, values.round()
-                    )
-                    errors = [
-                        None if v == v else f"no number in the answer 'dark {v}'" for v in values.tolist()
-                    ]
+                    values = torch.where(values < dim.low + 0.1 * (dim.high - dim.low), torch.nan, values.round())
+                    errors = [None if v == v else f"no number in the answer 'dark {v}'" for v in values.tolist()]
                     found[readout][name] = Scores(values, errors=errors)
                 else:
                     mass = torch.full_like(values, 0.9)
@@ -118,9 +114,7 @@ def test_every_item_is_scored_once_and_a_broken_image_is_counted(data, tmp_path)
 
 def test_two_readouts_share_one_look_and_dimensions_of_an_image_too(data, tmp_path):
     judge = Judge()
-    plan = score_items(
-        judge, read_ratings(data), tmp_path / "run", readouts=["expected", "greedy"], batch_size=5
-    )
+    plan = score_items(judge, read_ratings(data), tmp_path / "run", readouts=["expected", "greedy"], batch_size=5)
     assert plan.readouts == ("expected", "greedy")
     assert sorted(judge.looks) == [
         (3, ("aesthetics", "memorability")),
@@ -477,9 +471,7 @@ def test_comparison_of_runs(run, data, tmp_path):
 
 
 def test_lines_of_answers_round_trip():
-    line = Scored(
-        "k", "funniness", 1.5, "a.png", {"greedy": Answer(float("nan"), error="é\nno", failed="answer")}
-    )
+    line = Scored("k", "funniness", 1.5, "a.png", {"greedy": Answer(float("nan"), error="é\nno", failed="answer")})
     assert Scored.from_json(line.to_json()).to_json() == line.to_json()
     assert "\n" not in line.to_json()
     assert "NaN" not in line.to_json()

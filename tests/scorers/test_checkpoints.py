@@ -52,9 +52,7 @@ def test_an_adapter_folder_finds_its_base_beside_it(adapter, pictures, monkeypat
     monkeypatch.chdir(tmp_path.parent)  # relative to the adapter, not to where we are
     scorer = MLLMScorer.from_pretrained(folder, "memorability", min_mass=0.0)
     base = MLLMScorer.from_pretrained(folder.parent / "base", "memorability", min_mass=0.0)
-    explicit = MLLMScorer.from_pretrained(
-        folder.parent / "base", "memorability", adapter=folder, min_mass=0.0
-    )
+    explicit = MLLMScorer.from_pretrained(folder.parent / "base", "memorability", adapter=folder, min_mass=0.0)
     inputs = scorer.core.prepare(pictures[:1], "memorability?")
     with torch.no_grad():
         expected = wrapped(**inputs).logits

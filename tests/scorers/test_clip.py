@@ -83,9 +83,7 @@ def test_broken_images_and_tensors_that_are_not_finite(scorer, pictures, tmp_pat
 def test_gradients_reach_the_pixels_and_agree_with_pictures(scorer, pictures):
     tensor = to_tensor([pictures[0]]).requires_grad_()
     scores = scorer(tensor, PROMPTS[:1])
-    torch.testing.assert_close(
-        scores.values.detach(), scorer(pictures[:1], PROMPTS[:1]).values, atol=5e-3, rtol=0
-    )
+    torch.testing.assert_close(scores.values.detach(), scorer(pictures[:1], PROMPTS[:1]).values, atol=5e-3, rtol=0)
     scores.values.sum().backward()
     assert tensor.grad.abs().sum() > 0
     assert not scorer(pictures[:1], PROMPTS[:1]).values.requires_grad

@@ -82,9 +82,7 @@ def test_expected_is_the_mean_over_all_valid_answers(family, dimension, model_fo
     span = dim.high - dim.low
     assert scores.values.item() == pytest.approx(mean, abs=span / 1000)
     assert scores.std.item() == pytest.approx(std, abs=span / 500)
-    assert (
-        0 < mass <= scores.mass.item() * 1.001
-    )  # what is cut off is not looked at, so the mass is an upper bound
+    assert 0 < mass <= scores.mass.item() * 1.001  # what is cut off is not looked at, so the mass is an upper bound
 
 
 @pytest.mark.parametrize("family", FAMILIES)

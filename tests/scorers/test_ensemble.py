@@ -65,9 +65,7 @@ def test_a_term_of_weight_zero_is_reported_and_not_counted():
 
 def test_dimensions_of_one_model_are_scored_in_one_pass():
     scorer = ManyDimensions()
-    target = load_target(
-        "emotional_valence=1,memorability=-1,light=1", scorer={"mllm": scorer}, load=FakeScorer
-    )
+    target = load_target("emotional_valence=1,memorability=-1,light=1", scorer={"mllm": scorer}, load=FakeScorer)
     result = target(IMAGES)
     assert scorer.core["passes"] == 1
     assert list(result.terms) == ["emotional_valence", "memorability", "light"]
@@ -118,9 +116,7 @@ def test_malformed_weights(text):
         parse_weights(text)
 
 
-@pytest.mark.parametrize(
-    "spec", [None, 3, {"fake": "much"}, {"fake": True}, {"fake": float("nan")}, {}, {"fake": 0}]
-)
+@pytest.mark.parametrize("spec", [None, 3, {"fake": "much"}, {"fake": True}, {"fake": float("nan")}, {}, {"fake": 0}])
 def test_malformed_targets(spec):
     with pytest.raises(InputError):
         load_target(spec)

@@ -198,9 +198,7 @@ def test_moving_and_type(scorers, model_folder):
 
 
 def test_bfloat16_is_close(scorers, model_folder, pictures):
-    half = MLLMScorer.from_pretrained(
-        model_folder("mllama"), "aesthetics", dtype=torch.bfloat16, min_mass=0.0
-    )
+    half = MLLMScorer.from_pretrained(model_folder("mllama"), "aesthetics", dtype=torch.bfloat16, min_mass=0.0)
     full = scorers("mllama").with_dimension("aesthetics")
     torch.testing.assert_close(half(pictures).values, full(pictures).values, atol=0.2, rtol=0)
 

@@ -120,9 +120,7 @@ def test_the_tree_holds_every_answer_once(encode, dim):
                 break
             node = next(child for child in inside if tree.tokens[child] == token)
         assert node in ends
-        assert tree.values[node] == pytest.approx(
-            float(answers.rsplit(" ", 1)[1]), abs=(dim.high - dim.low) / 1000
-        )
+        assert tree.values[node] == pytest.approx(float(answers.rsplit(" ", 1)[1]), abs=(dim.high - dim.low) / 1000)
         assert dim.labels[tree.labels[node]] == answers.rsplit(" ", 1)[0]
     assert set(tree.labels[ends]) == set(range(len(dim.labels)))
     assert tree.values[ends].mean() == pytest.approx((dim.low + dim.high) / 2, abs=0.1 * (dim.high - dim.low))
@@ -140,9 +138,7 @@ def test_ten_needs_as_many_decimals_as_nine():
 
 def test_a_tokenizer_that_cannot_write_digits():
     with pytest.raises(ModelError, match="cannot tell"):
-        answer_tree(
-            lambda texts: [[0 if c.isdigit() else ord(c) for c in t] for t in texts], dimension("aesthetics")
-        )
+        answer_tree(lambda texts: [[0 if c.isdigit() else ord(c) for c in t] for t in texts], dimension("aesthetics"))
 
 
 def test_nothing_captured():

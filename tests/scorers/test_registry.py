@@ -105,9 +105,7 @@ def test_a_folder_that_is_not_there(tmp_path):
 
 
 def test_folders_go_to_the_right_kind(model_folder):
-    assert (
-        load_scorer(model_folder("qwen2_vl"), dimension="memorability", min_mass=0.0).name == "memorability"
-    )
+    assert load_scorer(model_folder("qwen2_vl"), dimension="memorability", min_mass=0.0).name == "memorability"
     assert load_scorer("funniness", model=model_folder("qwen2_vl"), min_mass=0.0).name == "funniness"
 
 

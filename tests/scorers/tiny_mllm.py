@@ -38,9 +38,7 @@ CHAT = (
 )
 
 
-def chat_template(
-    image: str, start: str = "<|im_start|>", end_role: str = "\n", end: str = "<|im_end|>"
-) -> str:
+def chat_template(image: str, start: str = "<|im_start|>", end_role: str = "\n", end: str = "<|im_end|>") -> str:
     """Jinja chat template with the given markers."""
     return CHAT.format(image=image, start=start, end_role=end_role, end=end)
 
@@ -54,9 +52,7 @@ def tokenizer(
         made = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
         made.normalizer = normalizers.Replace(" ", "\u2581")
         made.pre_tokenizer = pre_tokenizers.Split(Regex(r"\d"), "isolated")
-        made.decoder = decoders.Sequence(
-            [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
-        )
+        made.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()])
         bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
         alphabet = [chr(code) for code in range(33, 127)] + ["\u2581"]
         trainer = trainers.BpeTrainer(
@@ -126,9 +122,7 @@ def _qwen(family: str) -> tuple[tf.PreTrainedModel, tf.ProcessorMixin]:
     if family == "qwen2_5_vl":
         vision = {**HIDDEN, "depth": 2, "hidden_size": 16, "num_heads": 2, "out_hidden_size": 32}
         vision |= {"window_size": 56, "fullatt_block_indexes": [1]}
-        config = tf.Qwen2_5_VLConfig(
-            text_config={**TEXT, "rope_parameters": rope}, vision_config=vision, **ids
-        )
+        config = tf.Qwen2_5_VLConfig(text_config={**TEXT, "rope_parameters": rope}, vision_config=vision, **ids)
         processor = tf.Qwen2_5_VLProcessor(images, tok, tf.Qwen2VLVideoProcessor(), template)
         return tf.Qwen2_5_VLForConditionalGeneration(config), processor
     vision = {**HIDDEN, "depth": 2, "hidden_size": 16, "num_heads": 2, "out_hidden_size": 32}

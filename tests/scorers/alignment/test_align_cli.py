@@ -28,9 +28,7 @@ def test_align_then_merge_then_score(model_folder, table, ratings, tmp_path):
     assert (run["config"]["loss"], run["config"]["rank"], run["config"]["held_out"]) == ("answers", 2, 0.3)
     assert run["metrics"] == facts["metrics"]
     assert "not empty" in call("align", *where, *TINY, code=1).output
-    assert (
-        "2 steps" in call("align", *where, *TINY, "--held-out", "0.3", "--loss", "answers", "--resume").output
-    )
+    assert "2 steps" in call("align", *where, *TINY, "--held-out", "0.3", "--loss", "answers", "--resume").output
 
     assert "saved" in call("align", "merge", tmp_path / "aligned", tmp_path / "plain").output
     for folder in ("aligned", "plain"):

@@ -254,9 +254,7 @@ def test_a_batch_is_its_answers_and_accumulation_changes_nothing(space):
     together = answer_loss(torch.cat(logits), whole, value_weight=2.0)
     num_tokens = sum(map(len, answers))
     alone = sum(
-        answer_loss(
-            own, Targets.stack([steps], [s], [s], [(0.0, 10.0)]), num_tokens, num_answers=3, value_weight=2.0
-        )
+        answer_loss(own, Targets.stack([steps], [s], [s], [(0.0, 10.0)]), num_tokens, num_answers=3, value_weight=2.0)
         for own, steps, s in zip(logits, answers, scores, strict=True)
     )
     torch.testing.assert_close(together, alone)

@@ -74,9 +74,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(model_folder, table, tmp_path)
     # A checkpoint that the kill left half written is not taken.
     (output / "checkpoint-29").mkdir()
     resumed = align(model, table, output, replace(CONFIG, keep=20), resume=True)
-    assert (
-        reached / "trainer_state.json"
-    ).stat().st_mtime_ns == written  # the steps before it are not done again
+    assert (reached / "trainer_state.json").stat().st_mtime_ns == written  # the steps before it are not done again
     assert resumed.steps == whole.steps == 20
     assert resumed.history[0]["step"] == 5
     for name, expected in weights(tmp_path / "whole").items():
@@ -290,9 +288,7 @@ def test_every_family_has_its_preset(model_folder):
         "SmolVLM",
     }
     assert named <= {own.name for own in PRESETS.values()}
-    kinds = {
-        json.loads((model_folder(family) / "config.json").read_text())["model_type"] for family in FAMILIES
-    }
+    kinds = {json.loads((model_folder(family) / "config.json").read_text())["model_type"] for family in FAMILIES}
     assert kinds == set(PRESETS)  # as saved by each family's own class
     own = PRESETS["qwen2_5_vl"]
     for found in PRESETS.values():

@@ -68,9 +68,7 @@ def check_moved(loaded, before, **expected):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_trains_what_it_should_and_is_saved_whole(
-    family, model_folder, ratings, pictures, tmp_path
-):
+def test_every_family_trains_what_it_should_and_is_saved_whole(family, model_folder, ratings, pictures, tmp_path):
     loaded, trainer, before = trained(model_folder(family), CONFIG, ratings, tmp_path)
     check_moved(loaded, before, language="lora", vision="full", projector="full")
     assert not any(p.requires_grad for n, p in loaded.model.named_parameters() if "lm_head" in n)
@@ -266,9 +264,7 @@ def test_out_of_memory_says_what_to_try_and_keeps_what_is_saved(model_folder, ra
 
 def test_gradient_checkpointing_and_autocast_change_little(model_folder, ratings, tmp_path):
     plain, *_ = trained(model_folder("qwen2_5_vl"), CONFIG, ratings, tmp_path)
-    saving, *_ = trained(
-        model_folder("qwen2_5_vl"), replace(CONFIG, gradient_checkpointing=True), ratings, tmp_path
-    )
+    saving, *_ = trained(model_folder("qwen2_5_vl"), replace(CONFIG, gradient_checkpointing=True), ratings, tmp_path)
     for one, other in zip(plain.model.parameters(), saving.model.parameters(), strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
     half = replace(CONFIG, precision="bfloat16")
@@ -279,9 +275,7 @@ def test_gradient_checkpointing_and_autocast_change_little(model_folder, ratings
 
 def test_a_loss_that_is_not_finite_ends_the_run(model_folder, ratings, tmp_path):
     config = replace(CONFIG, learning_rate=1e30, max_steps=8)
-    with pytest.raises(
-        TrainingError, match=r"step \d: (loss|grad_norm) is (nan|inf). Try: learning_rate=1e\+29"
-    ):
+    with pytest.raises(TrainingError, match=r"step \d: (loss|grad_norm) is (nan|inf). Try: learning_rate=1e\+29"):
         align(model_folder("qwen2_5_vl"), ratings, tmp_path / "wild", config)
 
 
