@@ -57,12 +57,11 @@ DEV = (
 SIZES = (1, 2, 4, 8, 16, 32)
 METHODS: dict[str, Any] = {
     "joint 8": JointSearch(8),
-    "joint 12": JointSearch(12, rewrites=4),
+    "joint 8, full 2": JointSearch(8, full=2),
+    "joint 10, full 2": JointSearch(10, full=2),
+    "joint 10, full 2, 6 steps": JointSearch(10, full=2, steps=6),
     "joint 12, full 2": JointSearch(12, rewrites=4, full=2),
-    "joint 16": JointSearch(16, rewrites=4),
-    "joint 16, 2 rounds": JointSearch(16, rewrites=4, rounds=2),
     "drafts 16": Drafts(16),
-    "drafts 24": Drafts(24),
     "halving 16": Halving(16),
     "fk 8": FKSteering(8),
     "noise 16": NoiseSearch(4, 4, rounds=3),

@@ -5,20 +5,20 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from diffusers import DiffusionPipeline
 from typing_extensions import Self
 
-from .._errors import GenerationError, InputError, unknown_name
+from .._errors import InputError, unknown_name
 from ..guidance import Budget, Guidance, Run, as_guidance
 from ..guidance.proposers import ExpandingProposer
 from ..scorers import DIMENSIONS, Scorer, Target, TargetSpec, load_scorer, load_target
 from .calls import generators, plan, read_requests, wants_base_output
 from .embedded import embedded_path
+from .ending import checked_output, nothing_lost
 from .loading import EMBEDDED, load_base
 from .output import CogGuidedOutput
 from .record import describe_call, describe_pipeline
@@ -295,14 +295,14 @@ class CogGuidedPipeline(DiffusionPipeline):
         if wanted is not None and self.scorer is None:
             own = self._loaded_scorers
             self._note_embedded_judges(run, [t.name for t in wanted.terms if t.scorer is own.get(t.name)])
-        with self._nothing_lost(run, facts, sampler.trace):
+        with nothing_lost(run, facts, sampler.trace):
             planned = plan(steps, prompt, sampler, requests)
             for step in planned:
                 run.last = step is planned[-1]
                 step(run)
-        with self._nothing_lost(run, facts, sampler.trace):
+        with nothing_lost(run, facts, sampler.trace):
             run.finish()
-        return self._finish(run, facts, sampler.trace)
+        return checked_output(run, facts, sampler.trace)
 
     def _helper(self, run: Run, name: str) -> Scorer:
         """A scorer that guidance asks for beside the target's, such as CLIP for what was asked for."""
@@ -342,38 +342,6 @@ class CogGuidedPipeline(DiffusionPipeline):
         prompt = prompt if prompt is None or isinstance(prompt, str) else list(prompt)
         arguments = {**spread_texts(arguments, prompt), "generator": generators(requests, arguments)}
         return self.base_class.__call__(self, prompt=prompt, **arguments)
-
-    @contextmanager
-    def _nothing_lost(self, run: Run, facts: dict[str, Any], trace: list[dict[str, Any]]) -> Iterator[None]:
-        """Keep what was made: Ctrl-C ends the run early, and an error takes the candidates along."""
-        try:
-            yield
-        except KeyboardInterrupt:
-            if not run.candidates:
-                raise
-            run.interrupted = True
-            run.note(f"interrupted: {len(run.candidates)} candidates were made")
-        except Exception as error:
-            if not run.candidates:
-                raise
-            output = CogGuidedOutput.of(run, facts, trace)
-            raise GenerationError(
-                f"{error} ({len(run.candidates)} candidates made before are in this error's `output`; "
-                "output.save(folder) keeps them)",
-                output,
-            ) from error
-
-    def _finish(self, run: Run, facts: dict[str, Any], trace: list[dict[str, Any]]) -> CogGuidedOutput:
-        output = CogGuidedOutput.of(run, facts, trace)
-        without = [r.prompt for r in run.requests if not any(c.request == r.index for c in output.chosen)]
-        if without and not run.interrupted:
-            reasons = sorted({c.error or "" for c in run.candidates if not c.valid})
-            raise GenerationError(
-                f"no candidate of {without} has a valid score ({'; '.join(reasons[:3])}); all that was made "
-                "is in this error's `output`; output.save(folder) keeps it",
-                output,
-            )
-        return output
 
 
 @functools.cache

@@ -7,9 +7,7 @@ likeliest text, parsed strictly.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +19,12 @@ from transformers import PreTrainedModel, ProcessorMixin
 from .._errors import InputError, ModelError, unknown_name
 from .answers import Answer, from_reading, from_text, to_scores
 from .base import ImageInput, Scores
-from .branching import Branches, Inputs, Reruns, check_branchable, cut_prefix
+from .branching import Branches, Inputs, Reruns, cut_prefix
 from .checkpoints import ScorerFacts, load_checkpoint
+from .core import Core
 from .decoding import Continuation, read_expected, read_greedy
-from .dimensions import Dimension
 from .images import check_images, load_images
-from .prompting import build_prompts, stop_tokens
-from .readout import AnswerTree, answer_tree
+from .prompting import stop_tokens
 
 READOUTS = ("expected", "greedy")
 
@@ -35,76 +32,6 @@ MIN_MASS = 0.1
 """Below this probability of valid answers an expected score is not valid."""
 MAX_NEW_TOKENS = 100
 """Longest greedy answer, as in the official code; a well-formed one ends after about ten tokens."""
-
-
-@dataclass
-class _Core:
-    """One loaded model with what is derived from it once; shared by the scorers of its dimensions."""
-
-    model: PreTrainedModel
-    processor: ProcessorMixin
-    facts: ScorerFacts
-    questions: dict[str, list[int]] = field(default_factory=dict)
-    trees: dict[str, AnswerTree] = field(default_factory=dict)
-    packed: bool = True
-
-    def prepare(self, pictures: Sequence[Image.Image], question: str) -> Inputs:
-        """Run the processor: right-padded prompts of image, question and the start of the answer."""
-        tensors = build_prompts(
-            self.processor, pictures, [question] * len(pictures), self.facts.system_prompt
-        )
-        place, dtype = self.model.device, self.model.dtype
-        return {k: v.to(place, dtype) if v.is_floating_point() else v.to(place) for k, v in tensors.items()}
-
-    def tree(self, dim: Dimension) -> AnswerTree:
-        """Valid answers of a dimension in this model's tokens; made when first asked for."""
-        if dim.name not in self.trees:
-            tokenizer: Any = self.processor.tokenizer
-            self.trees[dim.name] = answer_tree(
-                lambda t: tokenizer(t, add_special_tokens=False)["input_ids"], dim
-            )
-        return self.trees[dim.name]
-
-    def split_questions(self) -> None:
-        """Find what follows the image in the prompt of each dimension: the tokens after the common start."""
-        picture = Image.new("RGB", (64, 64), "gray")
-        prompts = {
-            name: self.prepare([picture], dim.question)["input_ids"][0].tolist()
-            for name, dim in self.facts.dimensions.items()
-        }
-        other = self.prepare([picture], ".")["input_ids"][0].tolist()
-        common = 0
-        while all(
-            len(ids) > common + 1 and ids[common] == other[common] for ids in (other, *prompts.values())
-        ):
-            common += 1
-        self.questions = {name: ids[common:] for name, ids in prompts.items()}
-
-    def check_packing(self) -> None:
-        """Compare `Branches` with a plain run once; where they differ, go on with `Reruns` and say so."""
-        name, question = next(iter(self.questions.items()))
-        inputs = self.prepare([Image.new("RGB", (64, 64), "gray")], self.facts.dimensions[name].question)
-        prefix, lengths = cut_prefix(inputs, len(question))
-        expected = Reruns(self.model, prefix, lengths).extend([question], [[*range(-1, len(question) - 1)]])[
-            0, -1
-        ]
-        size = len(question)
-        parents = [*range(-1, size - 1), -1, *range(size, 2 * size - 1)]
-        try:
-            check_branchable(self.model)
-            branches = Branches(self.model, prefix, lengths)
-            got = branches.extend([[*reversed(question), *question]], [parents], [2 * size - 1])[0, 0]
-            gap = (expected.float().log_softmax(-1) - got.float().log_softmax(-1)).abs().max().item()
-            reason = f"log probabilities differ by {gap:.2g}"
-            self.packed = gap < (1e-2 if self.model.dtype == torch.float32 else 0.5)
-        except (ModelError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
-            self.packed, reason = False, str(error)
-        if not self.packed:
-            warnings.warn(
-                f"{self.facts.name}: answers cannot share one pass over the image ({reason}); "
-                "each branch is run from the start, which is slow",
-                stacklevel=4,
-            )
 
 
 class MLLMScorer:
@@ -132,7 +59,7 @@ class MLLMScorer:
 
     def __init__(
         self,
-        core: _Core,
+        core: Core,
         dimension: str,
         readout: str = "expected",
         batch_size: int = 16,
@@ -213,7 +140,7 @@ class MLLMScorer:
 
         An executed example is in ``tests/scorers/alignment/test_sft.py``.
         """
-        core = _Core(model, processor, facts)
+        core = Core(model, processor, facts)
         scorer = cls(core, dimension, readout, batch_size, min_mass, max_new_tokens=max_new_tokens)
         with torch.inference_mode():
             core.split_questions()
@@ -336,9 +263,7 @@ class MLLMScorer:
             yield images[start : start + self.batch_size]
 
     @torch.inference_mode()
-    def _score_batch(
-        self, images: ImageInput, names: list[str], readouts: list[str]
-    ) -> dict[str, dict[str, Scores]]:
+    def _score_batch(self, images: ImageInput, names: list[str], readouts: list[str]) -> dict[str, dict[str, Scores]]:
         pictures, errors = load_images(images, on_error="nan")
         good = {index: picture for index, picture in enumerate(pictures) if picture is not None}
         said: dict[int, dict[str, dict[str, Answer]]] = {}
@@ -371,22 +296,16 @@ class MLLMScorer:
                     groups = [[index] for index in group] + groups  # find out which one it is
                 else:
                     size = good[group[0]].size
-                    errors[group[0]] = (
-                        f"image of {size[0]}x{size[1]}: refused by the model's processor ({error})"
-                    )
+                    errors[group[0]] = f"image of {size[0]}x{size[1]}: refused by the model's processor ({error})"
                 continue
             yield group, inputs
 
-    def _answer(
-        self, inputs: Inputs, names: list[str], readouts: list[str]
-    ) -> list[dict[str, dict[str, Answer]]]:
+    def _answer(self, inputs: Inputs, names: list[str], readouts: list[str]) -> list[dict[str, dict[str, Answer]]]:
         core = self._core
         asked = core.questions[names[0]]
         for row, length in enumerate(inputs["attention_mask"].sum(dim=1).tolist()):
             if inputs["input_ids"][row, length - len(asked) : length].tolist() != asked:
-                raise ModelError(
-                    f"{self.model_name}: its chat template does not put the question after the image"
-                )
+                raise ModelError(f"{self.model_name}: its chat template does not put the question after the image")
         prefix, lengths = cut_prefix(inputs, len(asked))
         branches: Continuation = (Branches if core.packed else Reruns)(core.model, prefix, lengths)
         questions = {name: core.questions[name] for name in names}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,6 +19,7 @@ from typing import Any, TypeAlias
 from ..._errors import InputError, missing_extra
 from ..dimensions import DIMENSIONS
 from ..parsing import parse_answer
+from .files import check_list, read_json, read_json_lines, read_text
 
 EXTRA = "bench"
 """The extra that brings what parquet and the Hub need."""
@@ -115,17 +115,17 @@ def _read_file(path: Path, wanted: Wanted, with_images: bool) -> Found:
     elif kind in (".csv", ".tsv"):
         yield from _read_csv(path)
     elif kind == ".jsonl":
-        yield from _read_records(path, _json_lines(path))
+        yield from _read_records(path, read_json_lines(path))
     elif kind == ".txt":
         yield from _read_score_list(path)
     elif kind == ".json":
-        content = _json(path)
+        content = read_json(path)
         if path.name.endswith(("_messages.json", "_scores.json")):
             yield from _read_messages(path.with_name(path.name.rpartition("_")[0] + "_messages.json"))
         elif isinstance(content, list) and content and _is_training(content[0]):
             yield from _read_training(path, content)
         else:
-            yield from _read_records(path, ((f"record {i}", r) for i, r in enumerate(_list(path, content))))
+            yield from _read_records(path, ((f"record {i}", r) for i, r in enumerate(check_list(path, content))))
     else:
         raise InputError(f"{path}: expected .csv, .tsv, .jsonl, .json, .txt or .parquet")
 
@@ -143,12 +143,12 @@ def _read_folder(folder: Path, wanted: Wanted, with_images: bool) -> Found:
             yield from _read_parquet(file, wanted, with_images)
     elif metadata:
         for file in metadata:
-            yield from _read_records(file, _json_lines(file))
+            yield from _read_records(file, read_json_lines(file))
     elif messages or training:
         for file in messages:
             yield from _read_messages(file)
         for file in training:
-            yield from _read_training(file, _list(file, _json(file)))
+            yield from _read_training(file, check_list(file, read_json(file)))
     elif scores:
         for file in scores:
             yield from _read_score_list(file)
@@ -167,7 +167,7 @@ def _read_messages(file: Path) -> Found:
         if not part.is_file():
             yield Problem("length mismatch", f"{part}: missing; messages and scores come in pairs")
             return
-    chats, answers = _list(file, _json(file)), _list(scores_file, _json(scores_file))
+    chats, answers = check_list(file, read_json(file)), check_list(scores_file, read_json(scores_file))
     if len(chats) != len(answers):
         yield Problem("length mismatch", f"{file}: {len(chats)} messages but {len(answers)} scores")
         return
@@ -208,7 +208,7 @@ def _read_score_list(file: Path) -> Found:
     """Read an official ``DIM_scores.txt``: image, tab, score."""
     name = file.name.removesuffix("_scores.txt")
     dim = canonical_dimension(name) or name
-    for number, line in enumerate(_text(file).splitlines(), 1):
+    for number, line in enumerate(read_text(file).splitlines(), 1):
         if not line.strip():
             continue
         image, _, score = line.strip().partition("\t")
@@ -220,7 +220,7 @@ def _read_score_list(file: Path) -> Found:
 
 def _read_csv(file: Path) -> Found:
     delimiter = "\t" if file.suffix.lower() == ".tsv" else ","
-    text = io.StringIO(_text(file), newline="")
+    text = io.StringIO(read_text(file), newline="")
     lines = csv.DictReader(text, delimiter=delimiter, skipinitialspace=True)
     columns = [str(name).strip() for name in lines.fieldnames or ()]
     lines.fieldnames = columns
@@ -303,9 +303,7 @@ def _check_columns(where: object, names: Iterable[str]) -> None:
         raise InputError(f"{where}: expected the columns image, dimension, score; got {', '.join(names)}")
 
 
-def _from_table(
-    record: Mapping[str, Any], where: str, split: str | None, base: Path, wanted: Wanted
-) -> Found:
+def _from_table(record: Mapping[str, Any], where: str, split: str | None, base: Path, wanted: Wanted) -> Found:
     own = str(record["dimension"] or "")
     dim = canonical_dimension(own) or own
     split = record.get("split") or split
@@ -370,32 +368,3 @@ def _base(file: Path, image: str) -> Path:
 
 def _clean(prompt: str | None) -> str | None:
     return None if prompt is None else prompt.replace("<image>", "").strip()
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file}: is not UTF-8 text ({error})") from error
-
-
-def _json(file: Path) -> Any:
-    try:
-        return json.loads(_text(file))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{file}: is not JSON ({error})") from error
-
-
-def _json_lines(file: Path) -> Iterator[tuple[str, Any]]:
-    for number, line in enumerate(_text(file).split("\n"), 1):  # not at U+2028, which JSON may hold
-        if line.strip():
-            try:
-                yield f"line {number}", json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(f"{file}, line {number}: is not JSON ({error})") from error
-
-
-def _list(file: Path, content: Any) -> list[Any]:
-    if not isinstance(content, list):
-        raise InputError(f"{file}: expected a JSON list, got {type(content).__name__}")
-    return content

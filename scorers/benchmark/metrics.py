@@ -95,9 +95,7 @@ def judged(
     others = {"labels": labels, "mass": mass}
     lengths = {name: len(value) for name, value in others.items() if value is not None}
     if people.ndim != 1 or people.shape != scores.shape or any(n != len(people) for n in lengths.values()):
-        raise InputError(
-            f"expected arrays of one length, got human {people.shape}, score {scores.shape}, {lengths}"
-        )
+        raise InputError(f"expected arrays of one length, got human {people.shape}, score {scores.shape}, {lengths}")
     if not np.isfinite(people).all():
         raise InputError("human: expected finite scores")
     captured = None if mass is None else np.asarray(mass, dtype=np.float64)
@@ -185,9 +183,7 @@ def evaluate(
     return found
 
 
-def compare(
-    first: Judged, second: Judged, num_resamples: int = NUM_RESAMPLES, seed: int = 0
-) -> dict[str, Estimate]:
+def compare(first: Judged, second: Judged, num_resamples: int = NUM_RESAMPLES, seed: int = 0) -> dict[str, Estimate]:
     """Compute first minus second for every metric, with paired bootstrap 95 % intervals.
 
     Both must hold the same items in the same order. Agreement and error are compared on the items that both
@@ -256,9 +252,7 @@ def bootstrap_interval(
     return math.nan, math.nan, "no interval: the same in (nearly) every resample"
 
 
-def _estimate(
-    statistic: Resampled | None, num_items: int, note: str, num_resamples: int, seed: int
-) -> Estimate:
+def _estimate(statistic: Resampled | None, num_items: int, note: str, num_resamples: int, seed: int) -> Estimate:
     if statistic is None:
         return Estimate(math.nan, note=note)
     value = float(statistic(np.arange(num_items)))

@@ -51,9 +51,7 @@ def scatter(
         parts.append(f'<circle cx="{x}" cy="{y}" r="2.5"/>')
     parts.append(f'</g><text x="{(SIZE + MARGIN) / 2}" y="{SIZE - 6}" text-anchor="middle">people</text>')
     middle = (SIZE - MARGIN) / 2
-    parts.append(
-        f'<text transform="translate(9 {middle}) rotate(-90)" text-anchor="middle">scorer</text></svg>'
-    )
+    parts.append(f'<text transform="translate(9 {middle}) rotate(-90)" text-anchor="middle">scorer</text></svg>')
     return "".join(parts)
 
 

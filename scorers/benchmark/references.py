@@ -100,9 +100,7 @@ COGIP_TRAIN: Mapping[str, TrainFigures] = MappingProxyType(
             5.188,
             {"very low": 2.101, "low": 4.2562, "medium": 5.6618, "high": 7.0282, "very high": 8.4308},
         ),
-        "emotional_valence": _of_cogip(
-            0.0025, 0.0, {"negative": -1.7628, "neutral": 0.0, "positive": 1.8798}
-        ),
+        "emotional_valence": _of_cogip(0.0025, 0.0, {"negative": -1.7628, "neutral": 0.0, "positive": 1.8798}),
         "memorability": _of_cogip(
             0.5367,
             0.591,

@@ -127,9 +127,7 @@ def _as_markdown(results: Mapping[str, Any]) -> str:
     lines += ["## Furthest from people", ""]
     for name, items in results["worst"].items():
         header = ("image", "people", *results["plan"]["readouts"])
-        rows = tuple(
-            (i["key"], f"{i['human']:g}", *(_figure(v) for v in i["answers"].values())) for i in items
-        )
+        rows = tuple((i["key"], f"{i['human']:g}", *(_figure(v) for v in i["answers"].values())) for i in items)
         lines.append(markdown(Table(name.replace("_", " "), header, rows, ())))
     return "\n".join(lines)
 
@@ -197,9 +195,7 @@ def _scatters(results: Mapping[str, Any], folder: Path) -> list[str]:
             unread = sum(value != value for _, value in pairs)
             caption = "no rank correlation" if rho is None or rho != rho else f"Spearman {rho:.3f}"
             caption += f", {unread} unread" if unread else ""
-            panels.append(
-                f"<figure>{drawing}<figcaption><b>{escape(title)}</b><br>{caption}</figcaption></figure>"
-            )
+            panels.append(f"<figure>{drawing}<figcaption><b>{escape(title)}</b><br>{caption}</figcaption></figure>")
     return panels
 
 

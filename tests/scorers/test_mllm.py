@@ -4,6 +4,7 @@ from tiny_mllm import FAMILIES
 
 from cogguided._errors import InputError, ModelError, UnknownNameError
 from cogguided.scorers import DIMENSIONS, DimensionScorer, load_target
+from cogguided.scorers import core as core_module
 from cogguided.scorers import mllm as mllm_module
 from cogguided.scorers.mllm import MLLMScorer
 
@@ -153,8 +154,8 @@ def test_a_model_that_cannot_be_packed_is_run_branch_by_branch(scorers, pictures
         raise ModelError("recurrent layers")
 
     packed = scorers("mllama").with_dimension("memorability")
-    monkeypatch.setattr(mllm_module, "check_branchable", refuse)
-    core = mllm_module._Core(packed.core.model, packed.core.processor, packed.core.facts)
+    monkeypatch.setattr(core_module, "check_branchable", refuse)
+    core = core_module.Core(packed.core.model, packed.core.processor, packed.core.facts)
     core.split_questions()
     with torch.inference_mode(), pytest.warns(UserWarning, match="recurrent layers"):
         core.check_packing()
