@@ -24,6 +24,7 @@ class ImageEncoder(Protocol):
 def choose(candidates: Sequence[Candidate], keep: int = 1) -> list[Candidate]:
     """Return the best `keep` valid candidates that are not held back, best first; of equals, the one made first.
 
+    >>> from PIL import Image
     >>> image = Image.new("RGB", (1, 1))
     >>> made = [Candidate(image, "a", seed, score=score) for seed, score in enumerate([0.1, 0.7, 0.7])]
     >>> [c.seed for c in choose(made, keep=2)]
@@ -35,6 +36,7 @@ def choose(candidates: Sequence[Candidate], keep: int = 1) -> list[Candidate]:
 def ties(candidates: Sequence[Candidate], chosen: Sequence[Candidate]) -> list[Candidate]:
     """Return all candidates with the very score of the last one chosen, if some of them were left out.
 
+    >>> from PIL import Image
     >>> image = Image.new("RGB", (1, 1))
     >>> made = [Candidate(image, "a", seed, score=0.5) for seed in range(3)]
     >>> [c.seed for c in ties(made, made[:1])]
