@@ -61,8 +61,8 @@ def keep_different(scores: Sequence[float], features: torch.Tensor, keep: int, w
         keep: at most N.
         weight: 0: the best alone.
 
-    >>> scores, features = [0.9, 0.8, 0.1], torch.eye(2)[[0, 0, 1]]
-    >>> keep_different(scores, features, 2), keep_different(scores, features, 2, weight=0)
+    >>> scores, features = [0.9, 0.8, 0.5], torch.eye(2)[[0, 0, 1]]
+    >>> keep_different(scores, features, 2, weight=2), keep_different(scores, features, 2, weight=0)
     ([0, 2], [0, 1])
     """
     values = torch.tensor(scores, dtype=torch.float64)
