@@ -23,6 +23,7 @@ from ..._errors import InputError, ModelError
 from ...scorers.mllm import MLLMScorer
 from .asking import ask_for_rewrites
 from .base import Trial
+from .sampling import sample_texts
 
 
 class ChatProposer:
@@ -135,26 +136,16 @@ class ChatProposer:
         """
         return ask_for_rewrites(self.answer, prompt, target, history, n, seed, self.tries)
 
-    @torch.inference_mode()
     def answer(self, text: str, seed: int) -> str:
         """Return the model's answer to one message; torch's own random state is left as it was."""
-        model: Any = self.model
         processor: Any = self.processor
         tokenizer = getattr(processor, "tokenizer", processor)
         content = text if tokenizer is processor else [{"type": "text", "text": text}]
         asked = processor.apply_chat_template(
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
         )
-        inputs = tokenizer(asked, return_tensors="pt", add_special_tokens=False).to(model.device)
-        with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
-            torch.manual_seed(seed)
-            out = model.generate(
-                input_ids=inputs["input_ids"],
-                attention_mask=inputs["attention_mask"],
-                do_sample=True,
-                temperature=self.temperature,
-                top_p=self.top_p,
-                max_new_tokens=self.max_new_tokens,
-                pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
-            )
-        return str(tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+        (answer,) = sample_texts(
+            self.model, tokenizer, asked, seed, temperature=self.temperature, top_p=self.top_p,
+            max_new_tokens=self.max_new_tokens, add_special_tokens=False,
+        )  # fmt: skip
+        return answer

@@ -9,14 +9,14 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..._errors import InputError
 from .base import Trial, clean_prompt, holds, new_wordings, plain
 from .phrase_bank import STYLES
+from .sampling import sample_texts
 
 TEMPLATE = (
     "<|im_start|>system\nDescribe the image by detailing the color, shape, size, texture, quantity, text, spatial "
@@ -139,26 +139,12 @@ class ExpandingProposer:
             )
         return found
 
-    @torch.inference_mode()
     def expand(self, prompt: str, seed: int) -> list[str]:
         """Return what the model writes about a prompt, `samples` times; torch's random state is left as it was."""
-        model: Any = self.model
-        tokenizer: Any = self.tokenizer
-        inputs = tokenizer(self.template.replace("{}", prompt), return_tensors="pt").to(model.device)
-        with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
-            torch.manual_seed(seed)
-            out = model.generate(
-                input_ids=inputs["input_ids"],
-                attention_mask=inputs["attention_mask"],
-                do_sample=True,
-                temperature=self.temperature,
-                top_p=self.top_p,
-                max_new_tokens=32,
-                num_return_sequences=self.samples,
-                pad_token_id=tokenizer.pad_token_id,
-            )
-        texts: list[str] = tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        return texts
+        return sample_texts(
+            self.model, self.tokenizer, self.template.replace("{}", prompt), seed, self.samples,
+            temperature=self.temperature, top_p=self.top_p, max_new_tokens=32,
+        )  # fmt: skip
 
     def _split(self, prompt: str) -> tuple[str, tuple[str, ...]]:
         """Return the prompt without its styles, and those."""
