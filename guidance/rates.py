@@ -12,7 +12,7 @@ class Rates:
 
     Attributes:
         known: by kind of work, (seconds, evaluations) of one unit: "steps", a whole trajectory; "drafts", a whole
-            draft; "looks", decoding and scoring an image.
+            draft; "looks", decoding and scoring an image; "gradients", one of an image's score in its latents.
         whole: denoising steps of a whole trajectory; 0: not known yet.
 
     >>> rates = Rates()
@@ -43,13 +43,14 @@ class Rates:
     def cost(self, **units: float) -> tuple[float, float]:
         """Return (seconds, evaluations) that work would take; 0 for what was never done.
 
-        A draft costs at most what a whole image does, until one was made.
+        Until one was made, a draft counts as a whole image, and a gradient as three, forward and backward.
 
         >>> rates = Rates({"steps": (1.0, 20.0)})
         >>> rates.cost(drafts=2)
         (2.0, 40.0)
         """
-        unknown = {"drafts": self.known.get("steps", (0.0, 0.0))}
+        whole = self.known.get("steps", (0.0, 0.0))
+        unknown = {"drafts": whole, "gradients": (3 * whole[0], 3 * whole[1])}
         parts = [(n, self.known.get(kind, unknown.get(kind, (0.0, 0.0)))) for kind, n in units.items()]
         return sum(n * each[0] for n, each in parts), sum(n * each[1] for n, each in parts)
 

@@ -178,8 +178,11 @@ class RewritePrompt:
         if run.limited:
             each = -(-count // len(run.requests))
             later = float(self.keep + 1 if self.full is None else self.full) if self.steps is not None else 0.0
-            fits = run.affordable(each * self.images, {"steps": later, "looks": later}, **{kind: units, "looks": 1.0})
-            count = min(count, fits // self.images * len(run.requests))
+            share = 1 if run.last else 2  # the other half is for what follows
+            fits = run.affordable(
+                share * each * self.images, {"steps": later, "looks": later}, **{kind: units, "looks": 1.0}
+            )
+            count = min(count, fits // share // self.images * len(run.requests))
             if count < len(fresh):
                 run.note(f"budget: {len(fresh) - count} of {len(fresh)} wordings were not tried")
         jobs, owners = [], []

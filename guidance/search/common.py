@@ -57,9 +57,11 @@ def check_scored(name: str, run: Run) -> None:
 def first_images(run: Run, guidance: str, batch_size: int | None) -> int:
     """Under a budget, finish the first image of every request before any search; returns how many of each there are.
 
-    So there is always something to return, and it is known from then on what steps and looks cost.
+    So there is always something to return, and it is known from then on what steps and looks cost. Where an earlier
+    guidance has seen to that, none is made.
     """
-    if not run.limited:
+    served = {c.request for c in run.candidates if c.finished and c.held_back is None}
+    if not run.limited or (run.rates.whole and served.issuperset(r.index for r in run.requests)):
         return 0
     pool = Pool(run, run.jobs(1, guidance), batch_size=batch_size)
     pool.advance(1.0)

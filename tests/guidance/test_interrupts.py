@@ -94,3 +94,27 @@ def test_the_same_call_gives_the_same_images(guidance):
     one, two = (call(pipe_of(FakeScorer()), guidance) for _ in range(2))
     assert [c.image.tobytes() for c in one.candidates] == [c.image.tobytes() for c in two.candidates]
     assert [c.chosen for c in one.candidates] == [c.chosen for c in two.candidates]
+
+
+SEARCHES = [step for step in GUIDANCE if not isinstance(step, list | RewritePrompt)]
+
+
+@pytest.mark.parametrize("search", SEARCHES, ids=name)
+def test_every_search_goes_on_from_other_wordings_within_one_budget(search):
+    rewrite = RewritePrompt(2, images=2, faithfulness=FakeScorer("faithful"), confidence=0.5, margin=1.0)
+    free = call(pipe_of(FakeScorer()), [rewrite, search])
+    (told,) = free.facts["guidance"]["rewrite"]["requests"]
+    later = [c for c in free.candidates if c.origin["guidance"] == search.name]
+    assert {c.prompt for c in later} == set(told["chosen"])
+    assert min(c.seed for c in later) >= 2  # those of the rewriting are used up
+    pipe = pipe_of(FakeScorer())
+    limit = free.nfe // 2
+    out = pipe(
+        "a cat",
+        guidance=[rewrite, search],
+        seed=0,
+        budget=f"{limit}nfe",
+        **{**CALL["sd15"], "num_inference_steps": 6},
+    )
+    assert out.nfe <= limit
+    assert out.chosen[0].finished
