@@ -251,9 +251,7 @@ def resmem_table(args: argparse.Namespace) -> str:
 
     images = [args.data / row["image"] for row in held_out(args) if row["image"].endswith("_noto.png")]
     judge, ours = load_scorer("resmem")(images).values, load_scorer("memorability")(images).values
-    agreement = evaluate(judged(judge.tolist(), ours.tolist()), args.resamples, metrics=["spearman"])[
-        "spearman"
-    ]
+    agreement = evaluate(judged(judge.tolist(), ours.tolist()), args.resamples, metrics=["spearman"])["spearman"]
     return (
         "| Spearman with ResMem | pictures | unread |\n|---|---|---|\n"
         f"| {agreement.value:.3f} [{agreement.low:.3f}, {agreement.high:.3f}] | {len(images)} "
@@ -278,9 +276,7 @@ def jobs_to_do(args: argparse.Namespace) -> list[tuple[str, int]]:
         (variant, seed)
         for seed in range(args.seeds)
         for variant in VARIANTS
-        if variant in asked
-        and not result_file(variant, seed, args).exists()
-        and (variant != "base" or seed == 0)
+        if variant in asked and not result_file(variant, seed, args).exists() and (variant != "base" or seed == 0)
     ]
 
 
@@ -292,9 +288,7 @@ def start(args: argparse.Namespace) -> None:
         for name, process in list(running):
             if process.poll() is not None:
                 running.remove((name, process))
-                print(
-                    f"{name}: {'done' if process.returncode == 0 else f'failed, see {name}.log'}", flush=True
-                )
+                print(f"{name}: {'done' if process.returncode == 0 else f'failed, see {name}.log'}", flush=True)
         job = next_job(jobs, args) if len(running) < args.workers else None
         if job is not None:
             jobs.remove(job)
@@ -311,9 +305,7 @@ def start(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("out/ablation"))
     parser.add_argument(
         "--data", type=Path, default=Path("out/ratings"), help="made by ratings.py if it is not there"
@@ -328,9 +320,7 @@ def main() -> None:
     parser.add_argument("--resamples", type=int, default=2000)
     parser.add_argument("--workers", type=int, default=2, help="runs at a time, one thread each")
     parser.add_argument("--report", action="store_true", help="print the tables of what is there")
-    parser.add_argument(
-        "--resmem", action="store_true", help="only the embedded memorability scorer beside ResMem"
-    )
+    parser.add_argument("--resmem", action="store_true", help="only the embedded memorability scorer beside ResMem")
     parser.add_argument("--one", nargs=2, metavar=("VARIANT", "SEED"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)

@@ -66,7 +66,9 @@ def main() -> None:
     parser.add_argument("--image-tokens", type=int, default=1280, help="the paper's most: 1280 x 28 x 28 pixels")
     parser.add_argument("--text-tokens", type=int, default=160)
     args = parser.parse_args()
-    print(f"Qwen2.5-VL-7B, micro batch {args.micro_batch}, {args.image_tokens} image and {args.text_tokens} text tokens each, GiB")
+    print(
+        f"Qwen2.5-VL-7B, micro batch {args.micro_batch}, {args.image_tokens} image and {args.text_tokens} text tokens each, GiB"
+    )
     print(f"{'':50}{'trained, M':>12}{'frozen':>8}{'trained':>9}{'activations':>13}{'sum':>7}{'in 4 bits':>11}")
     for name, config in RECIPES.items():
         model, parts = opened(replace(config, micro_batch=args.micro_batch))
@@ -75,12 +77,18 @@ def main() -> None:
         linears = sum(
             module.weight.numel()
             for path, module in model.named_modules()
-            if isinstance(module, nn.Linear) and "lora_" not in path and parts.of(path) == "language" and "lm_head" not in path
+            if isinstance(module, nn.Linear)
+            and "lora_" not in path
+            and parts.of(path) == "language"
+            and "lm_head" not in path
         )
         active = activations(args.micro_batch, args.image_tokens, args.text_tokens, config.vision != "frozen")
         total = frozen + 16 * trained + active
         cells = [frozen / GIB, 16 * trained / GIB, active / GIB, total / GIB, (total - 1.5 * linears) / GIB]
-        print(f"{name:50}{trained / 1e6:12.1f}" + "".join(f"{c:>{w}.1f}" for c, w in zip(cells, (8, 9, 13, 7, 11), strict=True)))
+        print(
+            f"{name:50}{trained / 1e6:12.1f}"
+            + "".join(f"{c:>{w}.1f}" for c, w in zip(cells, (8, 9, 13, 7, 11), strict=True))
+        )
 
 
 if __name__ == "__main__":

@@ -134,10 +134,16 @@ def main() -> None:
             [sys.executable, __file__, *sys.argv[1:], "--way", way], check=True, capture_output=True, text=True
         )
         found[way] = json.loads(done.stdout.splitlines()[-1])
-    np.testing.assert_allclose(found["ours"]["loss"], found["official"]["loss"], rtol=1e-5 if args.dtype == "float32" else 1e-2)
+    np.testing.assert_allclose(
+        found["ours"]["loss"], found["official"]["loss"], rtol=1e-5 if args.dtype == "float32" else 1e-2
+    )
     logits = args.batch * args.tokens * args.vocab * 4
-    print(f"batch {args.batch} x {args.tokens} tokens, vocabulary {args.vocab}, hidden {args.hidden}, {args.dtype} on {args.device}")
-    print(f"loss {found['ours']['loss']:.5f} both ways; the whole sequence's logits in float32: {logits / 2**20:.0f} MiB")
+    print(
+        f"batch {args.batch} x {args.tokens} tokens, vocabulary {args.vocab}, hidden {args.hidden}, {args.dtype} on {args.device}"
+    )
+    print(
+        f"loss {found['ours']['loss']:.5f} both ways; the whole sequence's logits in float32: {logits / 2**20:.0f} MiB"
+    )
     print(f"{'':10}{'step, ms: median (min to max)':>36}{'peak memory, MiB':>20}")
     for way, facts in found.items():
         times = [1000 * second for second in facts["seconds"]]

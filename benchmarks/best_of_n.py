@@ -40,9 +40,7 @@ def interval(gains: np.ndarray, prompts: list[str], resamples: int = 10_000) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--prompts",
         choices=("open", "feeling"),
@@ -84,20 +82,23 @@ def main() -> None:
     seconds = time.perf_counter() - start
     result = {name: interval(np.array(values).mean(1), prompts) for name, values in gains.items()}
     count = len(prompts) * args.rounds * args.n
-    print(
-        f"\nbest of {args.n}, {len(prompts)} prompts x {args.rounds} rounds, {count} images, {seconds:.0f} s"
-    )
+    print(f"\nbest of {args.n}, {len(prompts)} prompts x {args.rounds} rounds, {count} images, {seconds:.0f} s")
     print("gain over the mean of the same candidates, and 95 % interval over families of prompts:")
     for name, (mean, low, high) in result.items():
         print(f"  {name:18s} {mean:+.3f}  [{low:+.3f}, {high:+.3f}]")
-    facts = {"prompts": args.prompts, "n": args.n, "rounds": args.rounds, "seed": args.seed, "seconds": seconds, "gains": result}
+    facts = {
+        "prompts": args.prompts,
+        "n": args.n,
+        "rounds": args.rounds,
+        "seed": args.seed,
+        "seconds": seconds,
+        "gains": result,
+    }
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "result.json").write_text(json.dumps(facts, indent=1) + "\n")
 
 
-ROWS = [
-    f"{direction}: {judge}" for direction in ("upward", "downward") for judge in ("scorer", "judge", "clip")
-]
+ROWS = [f"{direction}: {judge}" for direction in ("upward", "downward") for judge in ("scorer", "judge", "clip")]
 
 
 if __name__ == "__main__":

@@ -44,9 +44,7 @@ def recognised(pipe: CogGuidedPipeline, prompts: list[str], out: Path) -> dict[s
     for index, prompt in enumerate(prompts):
         candidates = pipe(prompt, guidance=BestOfN(len(SEEDS), keep=len(SEEDS)), seed=SEEDS[0]).candidates
         images = [c.image for c in candidates]
-        groups.append(
-            (prompt, [Tile(image, f"seed {seed}") for image, seed in zip(images, SEEDS, strict=True)])
-        )
+        groups.append((prompt, [Tile(image, f"seed {seed}") for image, seed in zip(images, SEEDS, strict=True)]))
         nearest = (clip.encode_images(images) @ texts.T).argmax(1).tolist()
         hits.append(sum(place == index for place in nearest))
         print(f"{prompt:30s} CLIP's first choice in {hits[-1]} of {len(SEEDS)}", flush=True)
@@ -60,9 +58,7 @@ def side_by_side(groups: list, columns: int = 3) -> object:
 
     each = -(-len(groups) // columns)
     parts = [draw_sheet(groups[i : i + each], columns=4, size=64) for i in range(0, len(groups), each)]
-    sheet = Image.new(
-        "RGB", (sum(p.width for p in parts), max(p.height for p in parts)), parts[0].getpixel((0, 0))
-    )
+    sheet = Image.new("RGB", (sum(p.width for p in parts), max(p.height for p in parts)), parts[0].getpixel((0, 0)))
     for i, part in enumerate(parts):
         sheet.paste(part, (sum(p.width for p in parts[:i]), 0))
     return sheet
@@ -101,9 +97,7 @@ def speed(pipe: CogGuidedPipeline, repeats: int = 5) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("out/embedded"))
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)

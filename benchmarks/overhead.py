@@ -71,9 +71,7 @@ def summary(seconds: np.ndarray, resamples: int = 10_000) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--pairs", type=int, default=40)
     parser.add_argument("--steps", type=int)

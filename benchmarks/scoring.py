@@ -22,9 +22,7 @@ from cogguided.scorers.mllm import MLLMScorer
 
 
 def read_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", help="folder or hub name; default: the embedded scorer")
     parser.add_argument("--images", type=Path, help="folder of pictures; default: noise of 64x64")
     parser.add_argument("--num-images", type=int, default=32)
@@ -92,9 +90,7 @@ def main() -> None:
     if arguments.json:
         print(json.dumps({"model": scorer.model_name, "num_images": len(pictures), **report}, indent=2))
         return
-    print(
-        f"{scorer.model_name}, {len(pictures)} images, batches of {scorer.batch_size}, {scorer.model.device}"
-    )
+    print(f"{scorer.model_name}, {len(pictures)} images, batches of {scorer.batch_size}, {scorer.model.device}")
     for line, figures in report.items():
         print(f"{line:36} {figures['median']:9.2f}   [{figures['q1']:.2f}, {figures['q3']:.2f}]")
 

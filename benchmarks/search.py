@@ -51,17 +51,18 @@ TARGETS = {
 }
 JUDGED = {"valence up": 1.0, "valence down": -1.0}
 DEV = (
-    "a happy face|a sad face|a funny cat|a cute smiley|a bug|a fish|a bear|a tulip|a bush|a candy|a pizza|a glossy insect|"
-    "a flat monster|a cartoon bird|a sleepy face|an angry cat"
+    "a happy face|a sad face|a funny cat|a cute smiley|a bug|a fish|a bear|a tulip|a bush|a candy|a pizza|"
+    "a glossy insect|a flat monster|a cartoon bird|a sleepy face|an angry cat|a face|a smiley|an emoji|a cat|"
+    "a heart|a dog|a monkey|an animal|a bird|an insect|a sea animal|a monster|a flower|a plant|food|a fruit|"
+    "a dessert|a drink|a hand|a thing|a vegetable|a cake|a tree|the weather"
 ).split("|")
 SIZES = (1, 2, 4, 8, 16, 32)
 METHODS: dict[str, Any] = {
-    "joint 8": JointSearch(8),
-    "joint 8, full 2": JointSearch(8, full=2),
-    "joint 10, full 2": JointSearch(10, full=2),
-    "joint 10, full 2, 6 steps": JointSearch(10, full=2, steps=6),
-    "joint 12, full 2": JointSearch(12, rewrites=4, full=2),
+    "joint 8": JointSearch(8, full=2),
+    "joint 10": JointSearch(10, full=2),
+    "joint 12, 3 wordings": JointSearch(12, rewrites=3, full=2),
     "drafts 16": Drafts(16),
+    "drafts 10": Drafts(10),
     "halving 16": Halving(16),
     "fk 8": FKSteering(8),
     "noise 16": NoiseSearch(4, 4, rounds=3),

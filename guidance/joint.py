@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -27,9 +26,9 @@ class JointSearch:
     """Make `n` drafts of each prompt, some in other wordings, then the `full` best in full from the same noise.
 
     In each round `rewrites` new wordings get one draft each; the other drafts go to the user's own wording, and from
-    the second round on in turn to the best wordings so far, the worse half of which is left behind. An image cannot
-    win that is less faithful to the user's own prompt than the own wording's are on average, by more than `margin`,
-    and a wording whose images are so is out. What is in quotes or [brackets] stays.
+    the second round on in turn to the best wordings so far, the worse half of which is left behind. An image of
+    another wording cannot win if it is less faithful to the user's own prompt than the own wording's images are on
+    average, by more than `margin`, and a wording whose images are so is out. What is in quotes or [brackets] stays.
 
     Unlike `RewritePrompt` it asks for no proof that a wording is better: it looks for one good image, not for a good
     wording.
@@ -116,7 +115,7 @@ class JointSearch:
                     bar.update(1)
                 if len(drawn) < len(jobs):
                     break
-            self._finish(run, made)
+            self._finish(run, made, trials)
             if bar is not None:
                 bar.update(1)
         told = [{"request": index, "wordings": _facts(mine)} for index, mine in trials.items()]
@@ -172,18 +171,17 @@ class JointSearch:
         pool.advance(1.0)
         return [(wording, job, c) for (wording, job), c in zip(chosen, pool.look(), strict=True)]
 
-    def _finish(self, run: Run, made: Made) -> None:
+    def _finish(self, run: Run, made: Made, trials: Mapping[int, Sequence[Wording]]) -> None:
         """Hold back the images of wordings that strayed, and draw the best of the others in full."""
         jobs: list[Job] = []
         for request in run.requests:
             mine = [(w, j, c) for w, j, c in made if j.request is request]
-            own = mine[0][0].faithfulness if mine else math.nan
+            own = trials[request.index][0].faithfulness
             for wording, job, candidate in mine:
                 faithful = wording.images[job.seed][1]
-                if wording.error is not None or not faithful >= own - self.margin * abs(own):
+                if wording.round and (wording.error or not faithful >= own - self.margin * abs(own)):
                     candidate.held_back = STRAYED
             fit = [(j, c) for _, j, c in mine if c.held_back is None and c.valid]
-            fit = fit or [(j, c) for w, j, c in mine if w.round == 0 and c.valid]
             jobs += [job for job, _ in sorted(fit, key=lambda pair: pair[1].rank)[: self.finalists]]
         if jobs:
             finish(run, Pool(run, jobs, batch_size=self.batch_size))

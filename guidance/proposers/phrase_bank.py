@@ -62,7 +62,9 @@ EMBEDDED: Bank = {
     "memorability": ("shocked|evil|party|hot|cold|crying|surprised|sick", "happy|smile|calm|smiling|sad"),
     "clip": ("", ""),
 }
-"""Moods of the embedded model's world, as its captions put them before "face" or "cat"."""
+"""Moods of the embedded model's world, as its captions put them before `MOODY`."""
+MOODY = ("face", "cat", "smiley", "emoji")
+"""What has a mood in the embedded model's world."""
 STYLES = ("glossy", "flat")
 """Styles of the embedded generator."""
 
@@ -140,6 +142,9 @@ class PhraseBank:
         found: dict[str, float] = {}
         for dimension, weight in target.items():
             if dimension in NEVER or not weight:
+                continue
+            if self.bank == "embedded" and not any(holds(prompt, noun) for noun in MOODY):
+                found[STYLES[0]] = found[STYLES[1]] = 1.0  # a bird in a mood is none that it can draw
                 continue
             texts = [bank[dimension][weight < 0]] if dimension in bank else sum(bank.values(), ())
             for phrase in (phrase for text in texts for phrase in text.split("|") if phrase):
