@@ -1,6 +1,6 @@
 """Draw 16 drafts of four steps, then the best two in full, from the same noise.
 
-python examples/drafts.py [FOLDER]
+    python examples/drafts.py [FOLDER]
 """
 
 import sys

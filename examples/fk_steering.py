@@ -1,6 +1,6 @@
 """Steer eight particles by Feynman-Kac: the better ones are copied on the way, the worse ones dropped.
 
-python examples/fk_steering.py [FOLDER]
+    python examples/fk_steering.py [FOLDER]
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Start 16 images, and let the worse half stop at a fifth and at two fifths of the way.
 
-python examples/halving.py [FOLDER]
+    python examples/halving.py [FOLDER]
 """
 
 import sys

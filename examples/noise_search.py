@@ -1,6 +1,6 @@
 """Search round the best noise: four starts, then three rounds of four neighbours.
 
-python examples/noise_search.py [FOLDER]
+    python examples/noise_search.py [FOLDER]
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Climb the gradient of a differentiable scorer, CLIP, on the initial noise.
 
-python examples/reward_gradient.py [FOLDER]
+    python examples/reward_gradient.py [FOLDER]
 """
 
 import sys

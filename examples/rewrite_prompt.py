@@ -1,6 +1,6 @@
 """Try six other wordings of a prompt; keep one only if it is better beyond noise and means the same.
 
-python examples/rewrite_prompt.py [FOLDER]
+    python examples/rewrite_prompt.py [FOLDER]
 """
 
 import sys

@@ -14,6 +14,7 @@ SEARCHES = (
     "drafts.py",
     "fk_steering.py",
     "halving.py",
+    "joint_search.py",
     "noise_search.py",
     "reward_gradient.py",
     "rewrite_prompt.py",
