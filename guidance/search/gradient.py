@@ -98,7 +98,7 @@ class RewardGradient:
     def _climb_noise(self, run: Run, pool: Pool, bar: object) -> Pool:
         """Move the noise; returns the pool of the best noise of each row, not begun."""
         jobs, count = pool.jobs, len(pool)
-        noise = torch.cat(run.in_batches(count, self.batch_size, lambda i: run.sampler.latents(pool.rows.select(i))))
+        noise = self._latents(run, pool).float()  # moves are smaller than what half precision tells apart
         scale = noise.flatten(1).std(1).mean().clamp_min(1e-12)  # what a pipeline multiplies its noise by
         start = noise / scale
         best, height = start.clone(), torch.full((count,), -math.inf)
@@ -139,15 +139,19 @@ class RewardGradient:
                 run.note("budget: the gradient was followed at fewer steps")
                 break
             values, gradient = self._gradient(run, pool)
-            latents = torch.cat(
-                run.in_batches(len(pool), self.batch_size, lambda i: run.sampler.latents(pool.rows.select(i)))
-            )
-            length = latents.flatten(1).norm(dim=1).view(-1, *[1] * (latents.ndim - 1))
-            pool.rows = run.sampler.put(pool.rows, latents + self.rate * length * _unit(gradient))
+            latents = self._latents(run, pool)
+            length = latents.float().flatten(1).norm(dim=1).view(-1, *[1] * (latents.ndim - 1))
+            moved = latents.float() + self.rate * length * _unit(gradient)
+            pool.rows = run.sampler.put(pool.rows, moved.to(latents.dtype))
             climbed.append([round(float(v), 5) for v in values])
             if hasattr(bar, "update"):
                 bar.update(1)
         run.facts.setdefault(self.name, {})["values"] = climbed
+
+    def _latents(self, run: Run, pool: Pool) -> torch.Tensor:
+        rows = range(len(pool))
+        parts = run.in_batches(len(rows), self.batch_size, lambda i: run.sampler.latents(pool.rows.select(i)))
+        return torch.cat(parts)
 
     def _gradient(self, run: Run, pool: Pool) -> tuple[torch.Tensor, torch.Tensor]:
         """Score and gradient of every row; a row without a score stays where it is."""
@@ -159,7 +163,7 @@ class RewardGradient:
             values, gradient = run.sampler.gradient(
                 pool.rows.select(index), lambda images: target(images, prompts).total
             )
-            return torch.nan_to_num(values.cpu(), nan=-math.inf), torch.nan_to_num(gradient, nan=0.0)
+            return torch.nan_to_num(values.cpu(), nan=-math.inf), torch.nan_to_num(gradient.float(), nan=0.0)
 
         parts = run.in_batches(len(pool), self.batch_size, work)
         run.rates.learn("gradients", len(pool), run.seconds - seconds, run.nfe - nfe)
