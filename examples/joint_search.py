@@ -1,4 +1,4 @@
-"""Draw ten drafts, half of them in other wordings, then the best two in full, from the same noise.
+"""Draw twelve drafts, half of them in other wordings, then the best two in full, from the same noise.
 
     python examples/joint_search.py [FOLDER]
 """
@@ -13,7 +13,7 @@ folder = Path(sys.argv[1] if len(sys.argv) > 1 else "out/joint_search")
 pipe = CogGuidedPipeline.from_pretrained("embedded", target=TARGET)
 
 plain = pipe("a cat", seed=0)
-out = pipe("a cat", guidance=JointSearch(10, full=2), seed=0)
+out = pipe("a cat", guidance=JointSearch(12), seed=0)
 print(f"a single sample: {plain.scores[0][TARGET]:+.3f}, {plain.seconds:.1f} s")
 print(f"joint search: {out.scores[0][TARGET]:+.3f}, {out.seconds:.1f} s, {len(out.candidates)} candidates")
 (told,) = out.facts["guidance"]["joint"]["requests"]

@@ -142,8 +142,13 @@ class Sampler(Protocol):
         """
         ...
 
-    def decode(self, rows: Any, clean: bool = False) -> tuple[list[Image.Image], list[dict[str, Any]]]:
-        """Make the images of finished rows, or with `clean` those predicted half-way, and what replays each."""
+    def decode(
+        self, rows: Any, clean: bool = False, quick: bool = False
+    ) -> tuple[list[Image.Image], list[dict[str, Any]]]:
+        """Make the images of finished rows, or with `clean` those predicted half-way, and what replays each.
+
+        `quick`: the images are only looked at, and may differ by rounding from what the pipeline would make.
+        """
         ...
 
     def join(self, parts: Sequence[Any]) -> Rows:

@@ -38,18 +38,18 @@ class JointSearch:
         rewrites: new wordings per round; None: half of its drafts.
         rounds: each is told how the wordings so far did.
         steps: denoising steps of a draft.
-        full: how many drafts to make in full; None: `keep`.
+        full: how many drafts to make in full; None: `keep` and one more, for what a draft got wrong.
         keep: how many of the best to return per prompt.
         proposer: of wordings (see `RewritePrompt`).
         margin: how much less faithful an image may be, as a share of the own wording's faithfulness.
         faithfulness: scorer of images against texts.
         batch_size: images at once; None: 8, and half as many each time memory runs out.
 
-    >>> JointSearch().n
-    8
+    >>> JointSearch().finalists
+    2
     """
 
-    n: int = 8
+    n: int = 12
     rewrites: int | None = None
     rounds: int = 1
     steps: int = 4
@@ -84,7 +84,7 @@ class JointSearch:
     @property
     def finalists(self) -> int:
         """How many drafts are made in full."""
-        return self.keep if self.full is None else self.full
+        return min(self.n, self.keep + 1) if self.full is None else self.full
 
     def __call__(self, run: Run) -> None:
         """Draft, learn, draft again; then finish the best."""

@@ -12,7 +12,7 @@ from .rewriting import RewritePrompt
 from .search import Drafts, FKSteering, Halving, NoiseSearch, RewardGradient
 
 AUTO = "auto"
-DEFAULT_N = {JointSearch.name: 8}
+DEFAULT_N = {JointSearch.name: 12}
 OTHERWISE_N = 16
 
 
@@ -55,7 +55,7 @@ def named_guidance(
     Args:
         search: a name of `SEARCHES`, or "auto": `JointSearch`, which in `benchmarks/search.py` gave most for its
             time; best-of-N where nothing is scored.
-        n: candidates per prompt; None: 8 for "auto" and "joint", 16 for the others, 1 where nothing is scored.
+        n: candidates per prompt; None: 12 for "auto" and "joint", 16 for the others, 1 where nothing is scored.
         keep: how many of the best to return per prompt.
         rewrite: other wordings of the prompt to try; None: half of the drafts of a joint search, none before others.
         proposer: of wordings (see `RewritePrompt`).

@@ -92,7 +92,7 @@ class Pool:
 
         def work(index: Sequence[int]) -> list[Candidate]:
             started = self.run.seconds
-            images, places = self.run.sampler.decode(self.rows.select(index), clean=not whole)
+            images, places = self.run.sampler.decode(self.rows.select(index), not whole, self.draft)
             seen = self.run.seconds
             made = [self._see(i, image, place) for i, image, place in zip(index, images, places, strict=True)]
             self.run.keep_track(made)  # before scoring: an interrupt must not lose them

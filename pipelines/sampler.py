@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from PIL import Image
 from .._errors import InputError, ModelError, unknown_name
 from ..guidance.base import Noise
 from .encoding import Encodings, encoded_once
+from .frames import single_frames
 from .trajectories import Leg, Trajectories, on_leg
 
 TEXT_ARGUMENTS = ("prompt_", "negative_prompt")
@@ -158,11 +159,17 @@ class PipelineSampler:
         self.trace.append(entry)
         return replace(reached, rows=places)
 
-    def decode(self, rows: Trajectories, clean: bool = False) -> tuple[list[Image.Image], list[dict[str, Any]]]:
-        """Make the images of finished rows, or with `clean` those predicted half-way, and what replays each."""
-        images = self._leg(Leg(rows, 1.0, clean=clean)).images
+    def decode(
+        self, rows: Trajectories, clean: bool = False, quick: bool = False
+    ) -> tuple[list[Image.Image], list[dict[str, Any]]]:
+        """Make the images of finished rows, or with `clean` those predicted half-way, and what replays each.
+
+        With `quick`, as for drafts, and with `clean` the VAE may save itself work (see `frames`).
+        """
+        with single_frames(self.pipe) if clean or quick else nullcontext():
+            images = self._leg(Leg(rows, 1.0, clean=clean)).images
         places = [{"entry": len(self.trace), "index": row} for row in range(len(rows))]
-        self.trace.append({"decode": list(rows.rows), "clean": clean})
+        self.trace.append({"decode": list(rows.rows), "clean": clean, "quick": quick})
         return images, places
 
     def join(self, parts: Sequence[Trajectories]) -> Trajectories:

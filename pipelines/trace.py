@@ -154,5 +154,5 @@ def play(sampler: PipelineSampler, trace: Entries, entry: int) -> list[Image.Ima
         elif "put" in facts:
             rows[number] = sampler.put(start, facts["latents"].to(sampler.latents(start)))
         elif number == entry:
-            return sampler.decode(start, facts["clean"])[0]
+            return sampler.decode(start, facts["clean"], facts["quick"])[0]
     raise RecordError(f"entry {entry} of the trace makes no images")

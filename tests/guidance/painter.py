@@ -38,7 +38,7 @@ class Painter:
         self.nfe += len(rows.prompts) * rows.total
         return replace(rows, done=round(until * rows.total), steps=rows.total)
 
-    def decode(self, rows, clean=False):
+    def decode(self, rows, clean=False, quick=False):
         self.drawn += [(p, n.seed, rows.total) for p, n in zip(rows.prompts, rows.noise, strict=True)]
         images = []
         for prompt, noise in zip(rows.prompts, rows.noise, strict=True):

@@ -19,7 +19,7 @@ def search(painter, *rounds, prompts=("a cat",), budget=None, **arguments):
 
 def test_drafts_are_shared_between_wordings_and_seeds():
     painter = Painter(WORLD)
-    run, _, (told,) = search(painter, ["a better cat", "a great dog"], n=6, rewrites=2)
+    run, _, (told,) = search(painter, ["a better cat", "a great dog"], n=6, rewrites=2, full=1)
     own = [("a cat", seed, 4) for seed in range(4)]
     assert sorted(painter.drawn[:6]) == sorted([*own, ("a better cat", 0, 4), ("a great dog", 0, 4)])
     assert painter.drawn[6:] == [("a better cat", 0, 10)]  # the best that is faithful, from the same noise
@@ -52,7 +52,7 @@ def test_without_wordings_it_is_a_search_over_seeds():
     painter = Painter(WORLD)
     run, _, _ = search(painter, [], n=5, rewrites=3)
     assert painter.drawn[:5] == [("a cat", s, 4) for s in range(5)]
-    assert sum(c.finished for c in run.candidates) == 1
+    assert sum(c.finished for c in run.candidates) == 2
 
 
 def test_several_prompts():

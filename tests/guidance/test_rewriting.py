@@ -180,8 +180,8 @@ def test_a_wording_that_is_no_better_is_seldom_chosen():
         class Noisy(Painter):
             number = trial
 
-            def decode(self, rows, clean=False):
-                images, places = super().decode(rows, clean)
+            def decode(self, rows, clean=False, quick=False):
+                images, places = super().decode(rows, clean, quick)
                 rng = np.random.default_rng([self.number, len(rows.prompts)])
                 return [Image.new("RGB", (4, 4), (int(rng.normal(128, 20)), 200, 0)) for _ in images], places
 
