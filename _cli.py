@@ -92,7 +92,7 @@ def generate(
     scorer: Annotated[str | None, typer.Option(help="Scores the target: a name, folder or hub name.")] = None,
     n: Annotated[
         int | None,
-        typer.Option("--n", "-n", min=1, help="Candidates per prompt; default: 12 (joint), 16, or 1 without a target."),
+        typer.Option("--n", "-n", min=1, help="Candidates per prompt; default: 12 (joint), 16, 1 without target."),
     ] = None,
     keep: Annotated[int, typer.Option(min=1, help="How many good ones to choose per prompt.")] = 1,
     search: Annotated[
