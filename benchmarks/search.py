@@ -105,7 +105,7 @@ class Bench:
         with (self.out / "results.jsonl").open("a", encoding="utf8") as file:
             file.write("".join(json.dumps(row) + "\n" for row in rows))
 
-    def best_of_n(self, chunk: list[str], number: int) -> None:
+    def best_of_n(self, chunk: list[str]) -> None:
         """One run of all candidates, scored by each term; both directions of a term share images and times."""
         count, first = max(SIZES), next(iter(TARGETS.values()))
         out, _ = self.call(chunk, first, BestOfN(count))
@@ -126,7 +126,7 @@ class Bench:
                         scores[id(c)], seconds[id(c)] = value, c.seconds["sample"] + each
             elif target != first:
                 scores = {id(c): -c.score for c in out.candidates}
-            for k, (prompt, mine, seen) in enumerate(zip(chunk, made, looked, strict=True)):
+            for prompt, mine, seen in zip(chunk, made, looked, strict=True):
                 own = [scores[id(c)] for c in mine]
                 best = {n: int(np.argmax(own[:n])) for n in SIZES}
                 times = {n: sum(seconds[id(c)] for m in made for c in m[:n]) / len(chunk) for n in SIZES}
@@ -140,14 +140,14 @@ class Bench:
                         "clip_single": float(np.mean(seen["clip"])),
                     }
                 )  # fmt: skip
-                self.keep(mine[0].image, "single", name, number + k)
-                self.keep(mine[best[16]].image, "best of 16", name, number + k)
+                self.keep(mine[0].image, "single", name, prompt)
+                self.keep(mine[best[16]].image, "best of 16", name, prompt)
         self.write(rows)
 
-    def method(self, method: str, chunk: list[str], name: str, number: int) -> None:
+    def method(self, method: str, chunk: list[str], name: str) -> None:
         out, seconds = self.call(chunk, TARGETS[name], METHODS[method])
         rows = []
-        for k, (prompt, chosen) in enumerate(zip(chunk, out.chosen, strict=True)):
+        for prompt, chosen in zip(chunk, out.chosen, strict=True):
             looked = self.look(prompt, [chosen.image])
             rows.append(
                 {
@@ -156,15 +156,15 @@ class Bench:
                     "judge": looked["judge"][0], "clip": looked["clip"][0],
                 }
             )  # fmt: skip
-            self.keep(chosen.image, method, name, number + k)
+            self.keep(chosen.image, method, name, prompt)
         self.write(rows)
 
-    def keep(self, image: Image.Image, method: str, name: str, number: int) -> None:
-        image.save(self.out / picture(method, name, number))
+    def keep(self, image: Image.Image, method: str, name: str, prompt: str) -> None:
+        image.save(self.out / picture(method, name, prompt))
 
 
-def picture(method: str, target: str, number: int) -> str:
-    return f"images/{method}_{target}_{number:02d}.png".replace(" ", "-").replace(",", "").replace("%", "")
+def picture(method: str, target: str, prompt: str) -> str:
+    return f"images/{method}_{target}_{prompt}.png".replace(" ", "-").replace(",", "").replace("%", "")
 
 
 def measure(args: argparse.Namespace, prompts: list[str]) -> None:
@@ -181,9 +181,9 @@ def measure(args: argparse.Namespace, prompts: list[str]) -> None:
                 continue
             bench = bench or Bench(args)
             if method == "best of n":
-                bench.best_of_n(chunk, number)
+                bench.best_of_n(chunk)
             else:
-                bench.method(method, chunk, name, number)
+                bench.method(method, chunk, name)
         print(f"{number + len(chunk)} of {len(prompts)} prompts", flush=True)
 
 
@@ -308,10 +308,11 @@ def plot(args: argparse.Namespace, found: Results, targets: list[str]) -> None:
                         color=plt.cm.tab10(number % 10), label=method)  # fmt: skip
         ax.set_title(target)
         ax.set_xlabel("seconds a prompt, scorer included")
-        ax.set_xscale("log")
+        ax.set_xscale("log", base=2)
+        ax.xaxis.set_major_formatter("{x:g}")
         ax.grid(alpha=0.3)
     axes[0][0].set_ylabel("gain over a single sample, parts of the scale")
-    axes[0][-1].legend(fontsize=6, loc="lower right")
+    axes[0][0].legend(fontsize=7, loc="lower right")
     figure.tight_layout()
     figure.savefig(args.out / "search.png", dpi=110)
 
@@ -322,8 +323,8 @@ def sheet(args: argparse.Namespace, found: Results, targets: list[str], count: i
     prompts = list(dict.fromkeys(k[1] for k in found.base))[:count]
     for target in targets:
         groups = []
-        for row, prompt in enumerate(prompts):
-            files = [(name, args.out / picture(name, target, row)) for name in names]
+        for prompt in prompts:
+            files = [(name, args.out / picture(name, target, prompt)) for name in names]
             groups.append((prompt, [Tile(Image.open(file), name) for name, file in files if file.exists()]))
         draw_sheet(groups, columns=len(names), size=96).save(args.out / f"sheet_{target.replace(' ', '_')}.png")
 
