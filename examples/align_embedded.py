@@ -46,7 +46,8 @@ def main() -> None:
     config = replace(recipe("embedded"), max_steps=args.steps, **LOSSES[args.loss])
     files = [args.ratings / name for name in ("first.csv", "first_suggested.csv") if (args.ratings / name).exists()]
     ratings = [rating for file in files for rating in read_ratings(file)]
-    widths = [float(row.get("std") or 0) for file in files for row in csv.DictReader(file.open(encoding="utf8"))]
+    rows = [row for file in files for row in csv.DictReader(file.read_text("utf8").splitlines())]
+    widths = [float(row.get("std") or 0) for row in rows]
     align("embedded", ratings, args.output, config, stds=widths if all(widths) else None, overwrite=True)
 
     ratings = read_ratings(args.ratings / "second.csv", dimensions=[DIMENSION])

@@ -89,7 +89,7 @@ def test_memory_that_runs_out_makes_smaller_batches(guidance):
     assert out.scores[0]["fake"] == pytest.approx(whole.scores[0]["fake"], abs=1e-3)
 
 
-@pytest.mark.parametrize("guidance", GUIDANCE, ids=name)
+@pytest.mark.parametrize("guidance", [GUIDANCE[3], GUIDANCE[4], GUIDANCE[-1]], ids=name)
 def test_the_same_call_gives_the_same_images(guidance):
     one, two = (call(pipe_of(FakeScorer()), guidance) for _ in range(2))
     assert [c.image.tobytes() for c in one.candidates] == [c.image.tobytes() for c in two.candidates]
