@@ -3,9 +3,9 @@
     python examples/embedded/ratings.py --out out/ratings      # human ratings of emoji, in two halves
     python examples/align_embedded.py out/aligned --ratings out/ratings
 
-Five minutes on two cores. What the ratings suggest for pictures that nobody rated (`first_suggested.csv`) is learnt
-too. `--loss ours` is the paper's with a term on the expected score, `--loss paper` is without. One drawing of each
-thing is judged, Noto's, since three drawings with one rating are not three witnesses.
+Six to nine minutes on one core. What the ratings suggest for pictures that nobody rated (`first_suggested.csv`) is
+learnt too. `--loss ours` is the paper's with a term on the expected score, `--loss paper` is without. One drawing of
+each thing is judged, Noto's, since three drawings with one rating are not three witnesses.
 Training without a line of Python:
 
     cogguided align --model embedded --data out/ratings/first.csv --output out/aligned --max-steps 300

@@ -10,10 +10,10 @@ from .._errors import InputError
 from ..scorers import Scorer
 from .base import Candidate, Job, Request
 from .pool import Pool
-from .proposers.base import Proposer, Trial, clean_prompt, plain
+from .proposers.base import Proposer, clean_prompt
 from .proposers.registry import load_proposer
 from .rates import Arm
-from .rewriting import Wording, note_scores, reject
+from .rewriting import Wording, note_scores, propose, reject
 from .run import Run
 from .search.common import check_part, check_scored, check_whole, finish, first_images
 
@@ -103,7 +103,7 @@ class JointSearch:
                 count = self.n * number // self.rounds - self.n * (number - 1) // self.rounds
                 for request in run.requests:
                     mine = trials[request.index]
-                    fresh = [] if proposer is None else self._propose(run, proposer, request, mine, number)
+                    fresh = [] if proposer is None else propose(run, proposer, request, mine, number, self.new)
                     jobs += self._share(request, mine, fresh, count, first)
                     mine += fresh
                 drawn = self._draw(run, jobs)
@@ -121,23 +121,16 @@ class JointSearch:
         told = [{"request": index, "wordings": _facts(mine)} for index, mine in trials.items()]
         run.facts[self.name] = {"proposer": None if proposer is None else proposer.name, "requests": told}
 
-    def _propose(
-        self, run: Run, proposer: Proposer, request: Request, mine: Sequence[Wording], number: int
-    ) -> list[Wording]:
-        assert run.target is not None
-        history = [Trial(w.prompt, w.score, len(w.images), w.error is None) for w in mine if w.images]
-        seed = (request.seed + number) % 2**31
-        texts = proposer.propose(request.prompt, run.target.weights, history, self.new, seed)
-        known = {plain(w.prompt) for w in mine}
-        return [Wording(text, number) for text in texts if plain(text) not in known][: self.new]
-
     def _share(
         self, request: Request, known: Sequence[Wording], fresh: Sequence[Wording], count: int, first: int
     ) -> list[tuple[Wording, Job]]:
-        """Share a round's drafts out: one to each new wording, the rest in turn to the better half of the others."""
+        """Share a round's drafts out: one to each new wording, the rest in turn to the better half of the others.
+
+        The others come first: a budget that cuts a round short must leave something to compare wordings with.
+        """
         good = sorted((w for w in known if w.error is None), key=lambda w: -w.score if w.images else 0.0)
         good = good[: max(1, (len(good) + 1) // 2)]
-        taken = [*fresh, *(good[k % len(good)] for k in range(count - len(fresh)))]
+        taken = [*(good[k % len(good)] for k in range(count - len(fresh))), *fresh]
         used = {id(w): len(w.images) for w in taken}
         jobs = []
         for wording in taken:

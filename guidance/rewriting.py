@@ -124,7 +124,6 @@ class RewritePrompt:
     def __call__(self, run: Run) -> None:
         """Propose, draw, judge; leave the chosen wordings in `run.arms`."""
         check_scored("RewritePrompt", run)
-        assert run.target is not None
         run.keep = self.keep
         for request in run.requests:
             run.arms[request.index] = [Arm(clean_prompt(request.prompt))]
@@ -139,12 +138,7 @@ class RewritePrompt:
                 fresh: list[tuple[Request, Wording]] = []
                 for request in run.requests:
                     mine = trials[request.index]
-                    history = [Trial(w.prompt, w.score, len(w.images), w.error is None) for w in mine if w.images]
-                    wordings = proposer.propose(
-                        request.prompt, run.target.weights, history, self.n, (request.seed + number) % 2**31
-                    )
-                    known = {plain(w.prompt) for w in mine}
-                    new = [Wording(text, number) for text in wordings if plain(text) not in known][: self.n]
+                    new = propose(run, proposer, request, mine, number, self.n)
                     fresh += [(request, w) for w in ([*mine, *new] if number == 1 else new)]
                     mine += new
                 made = self._draw(run, fresh, first)
@@ -268,6 +262,18 @@ class RewritePrompt:
             jobs += [job for job, _ in sorted(mine, key=lambda pair: pair[1].rank)[:count]]
         if jobs:
             finish(run, Pool(run, jobs, batch_size=self.batch_size))
+
+
+def propose(
+    run: Run, proposer: Proposer, request: Request, known: Sequence[Wording], number: int, n: int
+) -> list[Wording]:
+    """Return up to `n` new wordings of a request for a round; the proposer is told how the known ones did."""
+    assert run.target is not None
+    history = [Trial(w.prompt, w.score, len(w.images), w.error is None) for w in known if w.images]
+    seed = (request.seed + number) % 2**31
+    texts = proposer.propose(request.prompt, run.target.weights, history, n, seed)
+    seen = {plain(w.prompt) for w in known}
+    return [Wording(text, number) for text in texts if plain(text) not in seen][:n]
 
 
 def note_scores(judge: Scorer, made: Sequence[tuple[Wording, Job, Candidate]]) -> None:

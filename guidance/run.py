@@ -138,11 +138,6 @@ class Run:
         """Whether there is a budget."""
         return self.budget != Budget()
 
-    @property
-    def shows_progress(self) -> bool:
-        """Whether a bar is wanted."""
-        return self._progress is not None
-
     def bar(self, total: int, what: str = "") -> AbstractContextManager[Any]:
         """Return a progress bar, or nothing where none is wanted."""
         if self._progress is None:

@@ -96,3 +96,11 @@ def test_every_image_replays(tmp_path):
 def test_arguments(arguments, match):
     with pytest.raises(InputError, match=match):
         JointSearch(**arguments)
+
+
+def test_a_budget_leaves_drafts_of_the_own_wording_to_compare_with():
+    wordings = ["a better cat", "the same cat"]
+    run, _, (told,) = search(Painter(WORLD), wordings, n=8, rewrites=2, full=1, budget="36nfe")
+    own = told["wordings"][0]
+    assert own["images"] >= 1
+    assert any("drafts were not made" in note for note in run.notes)
