@@ -151,3 +151,40 @@ def stochastic_step(
     drawn = torch.stack([torch.randn(sample.shape[1:], generator=g) for g in generators])
     stepped = stepped + fresh * drawn.to(stepped.device)
     return stepped
+
+
+def noised(clean: torch.Tensor, noise: torch.Tensor, level: Level) -> torch.Tensor:
+    """Return latents (B, ...) at a noise level: alpha * clean + sigma * noise.
+
+    >>> noised(torch.ones(1), torch.ones(1), (0.75, 0.25))
+    tensor([1.])
+    """
+    alpha, sigma = level
+    return alpha * clean + sigma * noise
+
+
+def training_target(scheduler: Any, clean: torch.Tensor, noise: torch.Tensor, level: Level) -> torch.Tensor:
+    """Return what a model should predict (B, ...) for latents made of `clean` and `noise` at a level.
+
+    Flow matching: noise - clean (Lipman et al. 2022, arXiv:2210.02747); "epsilon": the noise (Ho et al. 2020,
+    arXiv:2006.11239, eq. 14); "v_prediction": alpha * noise - sigma * clean (Salimans & Ho 2022, arXiv:2202.00512).
+
+    Raises:
+        ModelError: a kind of prediction that is not known.
+
+    >>> from diffusers import DDIMScheduler
+    >>> training_target(DDIMScheduler(), torch.ones(1), torch.zeros(1), (0.8, 0.6))
+    tensor([0.])
+    """
+    if is_flow(scheduler):
+        return noise - clean
+    kind = scheduler.config.get("prediction_type", "epsilon")
+    if kind == "epsilon":
+        return noise
+    if kind == "sample":
+        return clean
+    if kind == "v_prediction":
+        alpha, sigma = level
+        length = (alpha**2 + sigma**2) ** 0.5
+        return (alpha * noise - sigma * clean) / length
+    raise ModelError(f"{type(scheduler).__name__}: prediction_type {kind!r} is not known here")

@@ -1,0 +1,240 @@
+"""One call from a pipeline, a target and prompts to a LoRA: check, load, train, judge, save."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+
+from .._errors import InputError
+from ..guidance.finetuning.checkpoints import State, describe, open_folder
+from ..guidance.finetuning.config import FinetuneConfig
+from ..guidance.finetuning.drawing import seed_of
+from ..guidance.finetuning.judging import Panel
+from ..guidance.finetuning.loop import Finetuning
+from ..guidance.finetuning.panel import Evaluation
+from ..scorers import Scorer, Target, TargetSpec, load_scorer, load_target
+from ..scorers.registry import list_scorers
+from .cog_guided import CogGuidedPipeline
+from .embedded import embedded_path
+from .learner import PipelineLearner
+from .sampler import check_arguments
+
+VALENCE = "emotional_valence"
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """What a run came to.
+
+    Attributes:
+        folder: with the LoRA, for `load_lora_weights` of plain diffusers; report.html; the checkpoints.
+        rounds: rounds done.
+        seconds: of the run, those before a resume included.
+        stopped: "rounds", "minutes" or "alarm".
+        alarm: the member of the panel that fell while the target rose; None if none did.
+        saved_round: round whose adapter is saved.
+        evaluations: on the held-out prompts, the first before training.
+        unread: images without a valid score, which were left out.
+    """
+
+    folder: Path
+    rounds: int
+    seconds: float
+    stopped: str
+    alarm: str | None
+    saved_round: int
+    evaluations: list[Evaluation]
+    unread: int
+
+    @property
+    def before(self) -> Evaluation:
+        """The untrained model's evaluation."""
+        return self.evaluations[0]
+
+    @property
+    def saved(self) -> Evaluation:
+        """The evaluation of the adapter that is saved."""
+        return next(e for e in self.evaluations if e.round == self.saved_round)
+
+
+def finetune(
+    pipe: DiffusionPipeline | str | Path,
+    target: TargetSpec | None = None,
+    prompts: Sequence[str] | str | Path = (),
+    output: str | Path = "out/finetuned",
+    config: FinetuneConfig | None = None,
+    *,
+    evaluation: Sequence[str] | str | Path | None = None,
+    scorer: Any = None,
+    judges: Mapping[str, TargetSpec] | Sequence[str] | None = None,
+    faithfulness: str | Scorer | None = "clip",
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+    **arguments: Any,
+) -> FinetuneResult:
+    """Teach a text-to-image pipeline, by LoRA, to draw what a target likes.
+
+    The pipeline is left with the trained adapter on it. Under ``accelerate launch`` every process calls this alike, and
+    together they do what one would.
+
+    Args:
+        pipe: any text-to-image pipeline, or what `CogGuidedPipeline.from_pretrained` loads ("embedded", a folder, a name).
+        target: what images should have more of; default: the pipeline's own (see `load_target`).
+        prompts: to train on, or a file with one a line.
+        output: folder for the LoRA, the report and checkpoints.
+        config: settings; default: `FinetuneConfig()`.
+        evaluation: held-out prompts, or a file; default: the share `config.held_out` of the prompts.
+        scorer: scores the target's terms (see `CogGuidedPipeline`).
+        judges: others that judge the held-out images and are never trained on: targets by name; or a list, in which
+            a registered scorer or weights ("memorability=-1") stand for themselves, and the folder or hub name of an MLLM is
+            asked what the target asks. Default: for emotional valence of "embedded", its twin, aligned on the other half of
+            the human ratings; else none.
+        faithfulness: scorer of images against prompts, which tells diversity too; None: neither is watched.
+        resume: go on from the last checkpoint in `output`, with the same settings.
+        overwrite: use `output` although a run is in it.
+        progress: show a bar.
+        **arguments: of the pipeline's call, such as num_inference_steps, height, guidance_scale.
+
+    Raises:
+        InputError: prompts, settings or folders that cannot be used.
+        ModelError: the pipeline has no denoiser that a LoRA fits, or asks it in a way that leaves no loss defined.
+        TrainingError: loss not finite or exploding, or out of memory; finished rounds are kept.
+        RecordError: the folder of a run to resume cannot be read.
+
+    An executed example is ``examples/finetune_embedded.py``.
+    """
+    chosen = FinetuneConfig() if config is None else config
+    training, held_out = split_prompts(read_lines(prompts), read_lines(evaluation), chosen)
+    guided = _guided(pipe, target, scorer)
+    wanted = guided.load_target()
+    if wanted is None:
+        raise InputError("finetune: no target; pass what images should have more of, e.g. target='memorability'")
+    check_arguments(guided.base_class, arguments)
+    arguments = {**guided._settings.call_defaults, **arguments}
+    facts = describe(str(guided.config.get("_name_or_path")), wanted.name, training, held_out, chosen)
+    folder = Path(output)
+    open_folder(folder, facts, resume, overwrite)
+    panel = Panel(wanted, _judges(guided, wanted, judges), _faithfulness(guided, faithfulness))
+    if chosen.low_memory:
+        _save_memory(guided)
+    shown = guided._progress_bar_config if hasattr(guided, "_progress_bar_config") else {}
+    guided.set_progress_bar_config(disable=True)
+    try:
+        learner = PipelineLearner(
+            guided, guided.base_class, arguments, chosen.rank, chosen.alpha, chosen.target_modules, seed_of(chosen.seed, "lora")
+        )  # fmt: skip
+        if chosen.checkpoints_activations:
+            learner.denoiser.enable_gradient_checkpointing()
+        state = Finetuning(learner, panel, training, held_out, folder, facts, chosen, progress).run(resume)
+    finally:
+        guided.set_progress_bar_config(**{"disable": False, **shown})
+    return _result(folder, state)
+
+
+def _result(folder: Path, state: State) -> FinetuneResult:
+    assert state.stopped is not None and state.saved is not None
+    return FinetuneResult(
+        folder, state.round, state.seconds, state.stopped, state.alarm, state.saved, state.evaluations, state.unread
+    )
+
+
+def read_lines(prompts: Sequence[str] | str | Path | None) -> list[str]:
+    """Return prompts, given or one a line of a file; repeated ones once.
+
+    Raises:
+        InputError: no such file, or something that is no text.
+
+    >>> read_lines(["a cat", " a dog", "a cat"])
+    ['a cat', 'a dog']
+    """
+    if prompts is None:
+        return []
+    if isinstance(prompts, str | Path):
+        try:
+            prompts = Path(prompts).read_text("utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"prompts: {prompts} cannot be read as text, one prompt a line ({error})") from error
+    for text in prompts:
+        if not isinstance(text, str):
+            raise InputError(f"prompts: expected text, got {type(text).__name__}")
+    return list(dict.fromkeys(text.strip() for text in prompts if text.strip()))
+
+
+def split_prompts(prompts: list[str], evaluation: list[str], config: FinetuneConfig) -> tuple[list[str], list[str]]:
+    """Return prompts to train on and held-out ones, which share none.
+
+    Raises:
+        InputError: too few, or none that could be held out.
+
+    >>> [len(part) for part in split_prompts([f"a {n}" for n in "abcdefghij"], [], FinetuneConfig())]
+    [8, 2]
+    """
+    if not prompts:
+        raise InputError("prompts: there are none to train on; give a list, or a file with one a line")
+    both = sorted(set(prompts) & set(evaluation))
+    if both:
+        raise InputError(f"{len(both)} prompts are both trained on and held out, e.g. {both[0]!r}: leave them out of one")
+    if evaluation:
+        return prompts, evaluation
+    count = max(2, round(config.held_out * len(prompts)))
+    if len(prompts) < count + 1:
+        raise InputError(f"prompts: {len(prompts)} are too few to hold some out; give more, or evaluation prompts")
+    order = torch.randperm(len(prompts), generator=torch.Generator().manual_seed(config.seed)).tolist()
+    held = sorted(order[:count])
+    return [p for i, p in enumerate(prompts) if i not in held], [prompts[i] for i in held]
+
+
+def _guided(pipe: DiffusionPipeline | str | Path, target: TargetSpec | None, scorer: Any) -> CogGuidedPipeline:
+    if isinstance(pipe, str | Path):
+        return CogGuidedPipeline.from_pretrained(pipe, target=target, scorer=scorer)
+    return CogGuidedPipeline.from_pipe(pipe, target=target, scorer=scorer)
+
+
+def _judges(
+    guided: CogGuidedPipeline, target: Target, judges: Mapping[str, TargetSpec] | Sequence[str] | None
+) -> dict[str, Target]:
+    """Load the judges, each as a signed target of its own."""
+    device = guided._execution_device
+    if judges is None:
+        weight = target.weights.get(VALENCE)
+        if not guided._is_embedded or not weight:
+            return {}
+        twin = load_scorer(str(embedded_path() / "judge"), dimension=VALENCE).to(device)
+        return {"held-out judge": load_target({VALENCE: weight}, scorer=twin)}
+    if isinstance(judges, Mapping):
+        found = {name: spec if isinstance(spec, Target) else load_target(spec) for name, spec in judges.items()}
+    else:
+        registered = {info.name for info in list_scorers()}
+        found = {}
+        for text in judges:
+            if "=" in text or text in registered:
+                found[text] = load_target(text)
+            else:
+                found[text] = load_target(target.weights, scorer=load_scorer(text, dimension=next(iter(target.weights))))
+    for name, judge in found.items():
+        if name in ("target", "faithfulness", "diversity"):
+            raise InputError(f"judges: {name!r} is the name of another member of the panel; take another")
+        for term in judge.terms:
+            term.scorer.to(device)
+    return found
+
+
+def _faithfulness(guided: CogGuidedPipeline, faithfulness: str | Scorer | None) -> Scorer | None:
+    if faithfulness is None or isinstance(faithfulness, Scorer):
+        return faithfulness
+    return guided._load_scorer(faithfulness) if faithfulness == "clip" else load_scorer(faithfulness)
+
+
+def _save_memory(pipe: DiffusionPipeline) -> None:
+    """Let the VAE decode image by image, in tiles, where it can."""
+    vae = pipe.components.get("vae")
+    for name in ("enable_slicing", "enable_tiling"):
+        if hasattr(vae, name):
+            getattr(vae, name)()
+
