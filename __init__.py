@@ -26,7 +26,8 @@ if TYPE_CHECKING:
         RewardGradient,
         RewritePrompt,
     )
-    from .pipelines import CogGuidedPipeline, replay
+    from .guidance.finetuning import FinetuneConfig
+    from .pipelines import CogGuidedPipeline, finetune, replay
     from .scorers import (
         FakeScorer,
         Scorer,
@@ -46,6 +47,7 @@ _HOME = {
     "Drafts": "guidance",
     "FKSteering": "guidance",
     "FakeScorer": "scorers",
+    "FinetuneConfig": "guidance.finetuning",
     "Halving": "guidance",
     "JointSearch": "guidance",
     "NoiseSearch": "guidance",
@@ -54,6 +56,7 @@ _HOME = {
     "Scorer": "scorers",
     "Scores": "scorers",
     "Target": "scorers",
+    "finetune": "pipelines",
     "list_scorers": "scorers",
     "load_scorer": "scorers",
     "register_scorer": "scorers",
@@ -69,6 +72,7 @@ __all__ = [
     "Drafts",
     "FKSteering",
     "FakeScorer",
+    "FinetuneConfig",
     "Halving",
     "JointSearch",
     "NoiseSearch",
@@ -77,6 +81,7 @@ __all__ = [
     "Scorer",
     "Scores",
     "Target",
+    "finetune",
     "list_scorers",
     "load_scorer",
     "register_scorer",

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from ._console import err, friendly, out
 from ._errors import InputError, unknown_name
-from ._options import read_dtype, read_values
+from ._options import meanings, read_dtype, read_values
 
 if TYPE_CHECKING:
     from .scorers.alignment import AlignmentConfig, AlignmentResult
@@ -171,6 +171,7 @@ def settings(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List every setting of a training run with its default, for --set, and the presets by kind of model."""
+    from .scorers.alignment import AlignmentConfig
     from .scorers.alignment.config import PRESETS
 
     config = settings_for(model, {})
@@ -178,8 +179,9 @@ def settings(
         out.print_json(data=config.to_dict())
         return
     table = Table("setting", "default", "what")
+    told = meanings(AlignmentConfig)
     for name, value in config.to_dict().items():
-        table.add_row(name, str(value), _meanings().get(name, ""))
+        table.add_row(name, str(value), told.get(name, ""))
     out.print(table)
     presets = Table("preset for", "learning_rate", "eta", "from")
     for own in PRESETS.values():
@@ -216,24 +218,6 @@ def _setting_names() -> list[str]:
     from .scorers.alignment import AlignmentConfig
 
     return [field.name for field in dataclasses.fields(AlignmentConfig)]
-
-
-def _meanings() -> dict[str, str]:
-    """What each setting is, out of the documentation of `AlignmentConfig`."""
-    from .scorers.alignment import AlignmentConfig
-
-    text = (AlignmentConfig.__doc__ or "").partition("Attributes:")[2]
-    found: dict[str, str] = {}
-    name = ""
-    for line in text.splitlines():
-        words = line.strip()
-        head, colon, rest = words.partition(": ")
-        if colon and head.isidentifier():
-            name = head
-            found[name] = rest
-        elif name and words:
-            found[name] += f" {words}"
-    return found
 
 
 def print_result(result: AlignmentResult, as_json: bool) -> None:

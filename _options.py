@@ -118,6 +118,27 @@ def read_images(paths: list[Path]) -> list[Path]:
     return files
 
 
+def meanings(settings: type) -> dict[str, str]:
+    """Return what each setting of a class is, out of the "Attributes:" of its documentation.
+
+    >>> from .guidance.finetuning import FinetuneConfig
+    >>> meanings(FinetuneConfig)["weight_decay"]
+    'of AdamW.'
+    """
+    text = (settings.__doc__ or "").partition("Attributes:")[2].partition("\n\n")[0]
+    found: dict[str, str] = {}
+    name = ""
+    for line in text.splitlines():
+        words = line.strip()
+        head, colon, rest = words.partition(": ")
+        if colon and head.isidentifier():
+            name = head
+            found[name] = rest
+        elif name and words:
+            found[name] += f" {words}"
+    return found
+
+
 def silence_libraries(generator: bool = True) -> None:
     """Leave the terminal to our own progress bar; `generator`: also diffusers, slow to import."""
     from transformers.utils import logging as transformers_logging

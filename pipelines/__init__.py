@@ -4,6 +4,7 @@ from pathlib import Path
 
 from .cog_guided import CogGuidedPipeline
 from .embedded import embedded_path
+from .finetuning import FinetuneResult, finetune
 from .output import CogGuidedOutput
 from .record import Record, read_record
 from .replaying import Replay, replay
@@ -16,10 +17,12 @@ __all__ = [
     "CUSTOM_PIPELINE",
     "CogGuidedOutput",
     "CogGuidedPipeline",
+    "FinetuneResult",
     "Record",
     "Replay",
     "contact_sheet",
     "embedded_path",
+    "finetune",
     "read_record",
     "replay",
 ]

@@ -1,8 +1,8 @@
 """What a pipeline's denoiser says of noised latents, asked through the pipeline's own call.
 
-The call is entered with latents of our making at a step of its schedule, and left from within `scheduler.step`, where the
-denoiser's output is handed over. So whatever the pipeline does to its denoiser's input and output (scales of the timestep,
-packed latents, learned variances, signs) is done as in sampling, without a line on any family.
+The call is entered with latents of our making at a step of its schedule, and left from within `scheduler.step`, where
+the denoiser's output is handed over. So whatever the pipeline does to its denoiser's input and output (scales of the
+timestep, packed latents, learned variances, signs) is done as in sampling, without a line on any family.
 """
 
 from __future__ import annotations

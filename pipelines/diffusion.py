@@ -186,5 +186,6 @@ def training_target(scheduler: Any, clean: torch.Tensor, noise: torch.Tensor, le
     if kind == "v_prediction":
         alpha, sigma = level
         length = (alpha**2 + sigma**2) ** 0.5
-        return (alpha * noise - sigma * clean) / length
+        found: torch.Tensor = (alpha * noise - sigma * clean) / length
+        return found
     raise ModelError(f"{type(scheduler).__name__}: prediction_type {kind!r} is not known here")

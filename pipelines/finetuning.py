@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
 
-from .._errors import InputError
-from ..guidance.finetuning.checkpoints import State, describe, open_folder
+from .._errors import InputError, missing_extra
+from ..guidance.finetuning.checkpoints import RUN_FILE, State, check_same, describe
 from ..guidance.finetuning.config import FinetuneConfig
 from ..guidance.finetuning.drawing import seed_of
 from ..guidance.finetuning.judging import Panel
@@ -80,11 +81,11 @@ def finetune(
 ) -> FinetuneResult:
     """Teach a text-to-image pipeline, by LoRA, to draw what a target likes.
 
-    The pipeline is left with the trained adapter on it. Under ``accelerate launch`` every process calls this alike, and
-    together they do what one would.
+    The pipeline is left with the trained adapter on it. Under ``accelerate launch`` every process calls this alike,
+    and together they do what one would.
 
     Args:
-        pipe: any text-to-image pipeline, or what `CogGuidedPipeline.from_pretrained` loads ("embedded", a folder, a name).
+        pipe: any text-to-image pipeline, or what `CogGuidedPipeline.from_pretrained` loads.
         target: what images should have more of; default: the pipeline's own (see `load_target`).
         prompts: to train on, or a file with one a line.
         output: folder for the LoRA, the report and checkpoints.
@@ -92,9 +93,9 @@ def finetune(
         evaluation: held-out prompts, or a file; default: the share `config.held_out` of the prompts.
         scorer: scores the target's terms (see `CogGuidedPipeline`).
         judges: others that judge the held-out images and are never trained on: targets by name; or a list, in which
-            a registered scorer or weights ("memorability=-1") stand for themselves, and the folder or hub name of an MLLM is
-            asked what the target asks. Default: for emotional valence of "embedded", its twin, aligned on the other half of
-            the human ratings; else none.
+            a registered scorer or weights ("memorability=-1") stand for themselves, and the folder or hub name of an
+            MLLM is asked what the target asks. Default: for emotional valence of "embedded", its twin, aligned on the
+            other half of the human ratings; else none.
         faithfulness: scorer of images against prompts, which tells diversity too; None: neither is watched.
         resume: go on from the last checkpoint in `output`, with the same settings.
         overwrite: use `output` although a run is in it.
@@ -110,7 +111,7 @@ def finetune(
     An executed example is ``examples/finetune_embedded.py``.
     """
     chosen = FinetuneConfig() if config is None else config
-    training, held_out = split_prompts(read_lines(prompts), read_lines(evaluation), chosen)
+    training, held_out = check_run(prompts, output, chosen, evaluation, resume, overwrite)
     guided = _guided(pipe, target, scorer)
     wanted = guided.load_target()
     if wanted is None:
@@ -119,18 +120,20 @@ def finetune(
     arguments = {**guided._settings.call_defaults, **arguments}
     facts = describe(str(guided.config.get("_name_or_path")), wanted.name, training, held_out, chosen)
     folder = Path(output)
-    open_folder(folder, facts, resume, overwrite)
+    if resume:
+        check_same(folder, facts)
     panel = Panel(wanted, _judges(guided, wanted, judges), _faithfulness(guided, faithfulness))
     if chosen.low_memory:
         _save_memory(guided)
     shown = guided._progress_bar_config if hasattr(guided, "_progress_bar_config") else {}
     guided.set_progress_bar_config(disable=True)
     try:
+        seed = seed_of(chosen.seed, "lora")
         learner = PipelineLearner(
-            guided, guided.base_class, arguments, chosen.rank, chosen.alpha, chosen.target_modules, seed_of(chosen.seed, "lora")
-        )  # fmt: skip
+            guided, guided.base_class, arguments, chosen.rank, chosen.alpha, chosen.target_modules, seed
+        )
         if chosen.checkpoints_activations:
-            learner.denoiser.enable_gradient_checkpointing()
+            learner.checkpoint_activations()
         state = Finetuning(learner, panel, training, held_out, folder, facts, chosen, progress).run(resume)
     finally:
         guided.set_progress_bar_config(**{"disable": False, **shown})
@@ -138,10 +141,37 @@ def finetune(
 
 
 def _result(folder: Path, state: State) -> FinetuneResult:
-    assert state.stopped is not None and state.saved is not None
+    assert state.stopped is not None
+    assert state.saved is not None
     return FinetuneResult(
         folder, state.round, state.seconds, state.stopped, state.alarm, state.saved, state.evaluations, state.unread
     )
+
+
+def check_run(
+    prompts: Sequence[str] | str | Path,
+    output: str | Path,
+    config: FinetuneConfig,
+    evaluation: Sequence[str] | str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> tuple[list[str], list[str]]:
+    """Check what can be checked before a model is loaded, and return prompts to train on and held-out ones.
+
+    Raises:
+        InputError: prompts that cannot be used, or a folder that is in use, or has nothing to resume.
+        MissingExtraError: what the run reports to is not installed.
+    """
+    if config.report_to != "none" and find_spec(config.report_to) is None:
+        raise missing_extra(config.report_to, "wandb" if config.report_to == "wandb" else "train")
+    folder = Path(output)
+    if resume and not (folder / RUN_FILE).is_file():
+        raise InputError(f"{folder}: nothing to resume, no {RUN_FILE} there")
+    if not resume and not overwrite and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(
+            f"{folder} is not empty: resume (--resume), overwrite (--overwrite), or take another folder"
+        )
+    return split_prompts(read_lines(prompts), read_lines(evaluation), config)
 
 
 def read_lines(prompts: Sequence[str] | str | Path | None) -> list[str]:
@@ -179,7 +209,9 @@ def split_prompts(prompts: list[str], evaluation: list[str], config: FinetuneCon
         raise InputError("prompts: there are none to train on; give a list, or a file with one a line")
     both = sorted(set(prompts) & set(evaluation))
     if both:
-        raise InputError(f"{len(both)} prompts are both trained on and held out, e.g. {both[0]!r}: leave them out of one")
+        raise InputError(
+            f"{len(both)} prompts are both trained on and held out, e.g. {both[0]!r}: leave them out of one"
+        )
     if evaluation:
         return prompts, evaluation
     count = max(2, round(config.held_out * len(prompts)))
@@ -216,7 +248,8 @@ def _judges(
             if "=" in text or text in registered:
                 found[text] = load_target(text)
             else:
-                found[text] = load_target(target.weights, scorer=load_scorer(text, dimension=next(iter(target.weights))))
+                other = load_scorer(text, dimension=next(iter(target.weights)))
+                found[text] = load_target(target.weights, scorer=other)
     for name, judge in found.items():
         if name in ("target", "faithfulness", "diversity"):
             raise InputError(f"judges: {name!r} is the name of another member of the panel; take another")

@@ -1,4 +1,4 @@
-"""A pipeline whose denoiser learns: a LoRA on it, images with the latents they were decoded from, its own denoising loss."""
+"""A pipeline whose denoiser learns: a LoRA on it, images with their latents, the pipeline's own denoising loss."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 from peft import LoraConfig, inject_adapter_in_model
@@ -61,7 +62,7 @@ class PipelineLearner:
                 f"{base_class.__name__} cannot be fine-tuned: expected one denoiser and prepare_latents, found "
                 f"{len(models)} among {sorted(pipe.components)}"
             )
-        self.denoiser = models[0]
+        self.denoiser: Any = models[0]
         if any(isinstance(module, BaseTunerLayer) for module in self.denoiser.modules()):
             raise ModelError(
                 "the denoiser has an adapter already: make it part of the weights (pipe.fuse_lora() and "
@@ -81,7 +82,7 @@ class PipelineLearner:
 
     def _add_adapter(self, rank: int, alpha: float | None, target_modules: Sequence[str] | str, seed: int) -> None:
         names = target_modules if isinstance(target_modules, str) else list(target_modules)
-        config = LoraConfig(r=rank, lora_alpha=alpha or rank, target_modules=names)
+        config = LoraConfig(r=rank, lora_alpha=alpha or rank, target_modules=names)  # type: ignore[arg-type]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             try:
@@ -107,6 +108,10 @@ class PipelineLearner:
         """What is trained, by name."""
         return {n: p for n, p in self.denoiser.named_parameters() if p.requires_grad}
 
+    def checkpoint_activations(self) -> None:
+        """Compute activations again in the backward pass, in place of keeping them."""
+        self.denoiser.enable_gradient_checkpointing()
+
     @property
     def nfe(self) -> int:
         """Denoiser evaluations so far, of sampling and of predictions."""
@@ -115,12 +120,13 @@ class PipelineLearner:
     def sample(
         self, prompts: Sequence[str], seeds: Sequence[int], steps: int | None = None
     ) -> tuple[list[Image.Image], torch.Tensor]:
-        """Make one image per prompt and seed, in one batch, and return the latents too (B, ...), as the loop ends with."""
+        """Make one image per prompt and seed, in one batch, and return the loop's last latents (B, ...) with them."""
         overrides = {} if steps is None else {"num_inference_steps": steps}
         sampler = self._sampler
         rows = sampler.begin(prompts, [Noise.of(seed) for seed in seeds], overrides)
         rows = sampler.advance(rows, 1.0)
-        images, _ = sampler.decode(rows, quick=True)
+        with np.errstate(invalid="ignore"):  # of broken weights: the latents tell
+            images, _ = sampler.decode(rows, quick=True)
         sampler.trace.clear()
         assert rows.latents is not None
         return images, rows.latents
@@ -206,7 +212,8 @@ class PipelineLearner:
         known = call_parameters(self.base_class)
         plain = {k: v for k, v in arguments.items() if not k.startswith("negative_prompt")}
         name = next((n for n in ("true_cfg_scale", "guidance_scale") if n in known), None)
-        for changes in [{name: scale} for scale in (1.0, 0.0)] if name else [{}]:
+        tries: list[dict[str, Any]] = [{name: scale} for scale in (1.0, 0.0)] if name else [{}]
+        for changes in tries:
             self._asking.arguments = {**plain, **changes}
             before = self._asking.nfe
             with torch.no_grad():

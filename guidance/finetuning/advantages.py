@@ -11,8 +11,8 @@ def group_advantages(scores: Tensor, scale: str = "all") -> Tensor:
 
     Args:
         scores: (P, K) of K images of each of P prompts; NaN where not read.
-        scale: standard deviation "within" each prompt, or over "all" prompts (of the differences from their means), which
-            does not blow up the noise of prompts whose images are all alike.
+        scale: standard deviation "within" each prompt, or over "all" prompts (of the differences from their means),
+            which does not blow up the noise of prompts whose images are all alike.
 
     Returns:
         (P, K), NaN where not read, 0 for a prompt with one image or without differences.
@@ -62,7 +62,7 @@ def top_weights(advantages: Tensor, share: float) -> Tensor:
     [[0.0, 0.0, 4.0, 0.0]]
     """
     read = advantages.isfinite()
-    order = torch.where(read, advantages, -torch.inf).argsort(1, descending=True, stable=True)
+    order = torch.where(read, advantages, -torch.inf).argsort(dim=1, stable=True, descending=True)
     place = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1]).expand_as(order))
     kept = (read & (place < (share * read.sum(1, keepdim=True)).ceil().clamp_min(1))).float()
     return kept * read.sum() / kept.sum().clamp_min(1)
@@ -78,7 +78,7 @@ def best_and_worst(advantages: Tensor, pairs: int = 1) -> list[tuple[int, int, i
     """
     found = []
     for prompt, row in enumerate(advantages):
-        order = [i for i in row.argsort(descending=True, stable=True).tolist() if bool(row[i].isfinite())]
+        order = [i for i in row.argsort(stable=True, descending=True).tolist() if bool(row[i].isfinite())]
         for k in range(min(pairs, len(order) // 2)):
             better, worse = order[k], order[-1 - k]
             if row[better] > row[worse]:

@@ -64,7 +64,9 @@ class State:
         return cls(**{**facts, "evaluations": [Evaluation.from_dict(e) for e in facts["evaluations"]]})
 
 
-def describe(model: str, target: str, prompts: list[str], evaluation: list[str], config: FinetuneConfig) -> dict[str, Any]:
+def describe(
+    model: str, target: str, prompts: list[str], evaluation: list[str], config: FinetuneConfig
+) -> dict[str, Any]:
     """What makes a run the same run, as its folder tells it."""
     return {
         "cogguided": __version__, "model": model, "target": target, "prompts": prompts, "evaluation": evaluation,
@@ -72,26 +74,19 @@ def describe(model: str, target: str, prompts: list[str], evaluation: list[str],
     }  # fmt: skip
 
 
-def open_folder(folder: Path, facts: Mapping[str, Any], resume: bool, overwrite: bool) -> None:
-    """Check that a folder can take a run, or has the same run in it; nothing is written.
+def check_same(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Check that the run in a folder is the one to go on with.
 
     Raises:
-        InputError: the folder is in use and neither is asked for; or a resumed run is another one.
+        InputError: it is another one.
         RecordError: what the folder says of its run cannot be read.
 
-    >>> open_folder(Path("no/such/folder"), {}, resume=True, overwrite=False)
+    >>> check_same(Path("no/such/folder"), {})
     Traceback (most recent call last):
     ...
-    cogguided._errors.InputError: no/such/folder: nothing to resume, no finetuning.json there
+    cogguided._errors.RecordError: no/such/folder/finetuning.json: cannot be read ([Errno 2] No such file or ...
     """
-    file = folder / RUN_FILE
-    if not resume:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not overwrite:
-            raise InputError(f"{folder} is not empty: resume (--resume), overwrite (--overwrite), or take another folder")
-        return
-    if not file.is_file():
-        raise InputError(f"{folder}: nothing to resume, no {RUN_FILE} there")
-    before = read_json(file)
+    before = read_json(folder / RUN_FILE)
     changed = [key for key in ("model", "target", "prompts", "evaluation") if before.get(key) != facts[key]]
     old, new = before.get("config", {}), facts["config"]
     changed += [f"{k} ({old.get(k)} -> {new[k]})" for k in new if k not in FREE and old.get(k) != new[k]]

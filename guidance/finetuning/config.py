@@ -8,7 +8,13 @@ from typing import Any
 from ..._errors import InputError, unknown_name
 
 METHODS = ("rwr", "nft", "dpo")
-PRECISIONS = ("float32", "bfloat16", "float16")
+CHOICES = {
+    "method": METHODS,
+    "advantage": ("all", "within"),
+    "save": ("best", "last"),
+    "precision": ("float32", "bfloat16", "float16"),
+    "report_to": ("none", "tensorboard", "wandb"),
+}
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 """The projections of attention, as diffusers' models name them; what LoRA trains unless told otherwise."""
 
@@ -21,8 +27,8 @@ class FinetuneConfig:
     """Settings of a run; a round is: sample, score, fit.
 
     Attributes:
-        method: "nft", DiffusionNFT, learns from good and bad images; "rwr", reward-weighted regression, from good ones;
-            "dpo", Diffusion-DPO, from pairs of the best and the worst image of a prompt.
+        method: "nft", DiffusionNFT, learns from good and bad images; "rwr", reward-weighted regression, from good
+            ones; "dpo", Diffusion-DPO, from pairs of the best and the worst image of a prompt.
         rounds: rounds at most; None: as many as `minutes` allows, or 50.
         minutes: of wall-clock, evaluation included, those before a resume too; the round under way is finished.
         prompts_per_round: prompts sampled in a round, over all processes.
@@ -51,9 +57,11 @@ class FinetuneConfig:
         held_out: share of the prompts that is held out where no evaluation prompts are given.
         images_per_evaluation: images of each held-out prompt, with fixed seeds.
         faithfulness_tolerance: fall of CLIP's faithfulness, as a share of its start, that raises no alarm.
-        diversity_tolerance: fall of the diversity of a prompt's images, as a share of its start, that raises no alarm.
+        diversity_tolerance: the same for the diversity of a prompt's images.
         judge_tolerance: fall of a held-out judge, as a share of its range, that raises no alarm.
         patience: evaluations in a row that have to agree before the alarm stops the run; 0: it never does.
+        save: the adapter of the "best" evaluation, by the target, at which no member of the panel had fallen; or of
+            the "last".
         precision: of the computation; the LoRA itself is float32.
         checkpointing: compute activations again in place of keeping them; None: where memory is short (`low_memory`).
         low_memory: for a small card: micro batches of 1, checkpointing, images decoded in slices and tiles, and the
@@ -98,6 +106,7 @@ class FinetuneConfig:
     diversity_tolerance: float = 0.3
     judge_tolerance: float = 0.01
     patience: int = 2
+    save: str = "best"
     precision: str = "float32"
     checkpointing: bool | None = None
     low_memory: bool = False
@@ -106,12 +115,13 @@ class FinetuneConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        choices = (("method", METHODS), ("precision", PRECISIONS), ("advantage", ("all", "within")))
-        for name, known in (*choices, ("report_to", ("none", "tensorboard", "wandb"))):
+        for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise unknown_name(name, getattr(self, name), known)
-        whole = ("prompts_per_round", "timesteps", "epochs", "batch_size", "micro_batch", "updates", "rank", "pairs")
-        whole = (*whole, "evaluate_every", "images_per_evaluation", "keep")
+        whole = [
+            "prompts_per_round", "timesteps", "epochs", "batch_size", "micro_batch", "updates", "rank", "pairs",
+            "evaluate_every", "images_per_evaluation", "keep",
+        ]  # fmt: skip
         optional = [n for n in ("rounds", "num_inference_steps") if getattr(self, n) is not None]
         for name in (*whole, *optional):
             _check(name, getattr(self, name), 1, whole=True)

@@ -31,15 +31,19 @@ class Panel:
     judges: Mapping[str, Target] = field(default_factory=dict)
     faithfulness: Scorer | None = None
 
-    def look(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> dict[str, torch.Tensor]:
-        """Return what each says of B images, (B,); and "features" (B, D) where there are any."""
+    def look(
+        self, images: Sequence[Image.Image], prompts: Sequence[str], whole: Sequence[bool]
+    ) -> dict[str, torch.Tensor]:
+        """Return what each says of B images, (B,), NaN of those not `whole`; and perhaps "features" (B, D)."""
         found = {TARGET: self.target(images, prompts).total.float().cpu()}
         for name, judge in self.judges.items():
             found[name] = judge(images, prompts).total.float().cpu()
         if self.faithfulness is not None:
             found[FAITHFULNESS] = self.faithfulness(images, prompts).values.float().cpu()
-            if isinstance(self.faithfulness, ImageEncoder):
-                found["features"] = self.faithfulness.encode_images(images).float().cpu()
+        found = {name: of.where(torch.tensor(list(whole)), torch.nan) for name, of in found.items()}
+        encoder: object = self.faithfulness
+        if isinstance(encoder, ImageEncoder):
+            found["features"] = encoder.encode_images(images).float().cpu()
         return found
 
     def scorers(self) -> list[Scorer]:
@@ -75,15 +79,19 @@ def judge(
     unread = 0
     for place in mine:
         images: list[Image.Image] = []
+        whole: list[bool] = []
         for first in range(0, len(seeds), config.batch_size):
             some = seeds[first : first + config.batch_size]
-            images += learner.sample([prompts[place]] * len(some), some)[0]
-        looked = panel.look(images, [prompts[place]] * len(images))
+            made, latents = learner.sample([prompts[place]] * len(some), some)
+            images += made
+            whole += [bool(row.isfinite().all()) for row in latents]
+        looked = panel.look(images, [prompts[place]] * len(images), whole)
         features = looked.pop("features", None)
         unread += int((~looked[TARGET].isfinite()).sum())
         values[place] = {name: _mean(of) for name, of in looked.items()}
-        if features is not None and len(images) > 1:
-            values[place][DIVERSITY] = float(mean_distance(features))
+        distance = None if features is None else mean_distance(features)
+        if distance is not None:
+            values[place][DIVERSITY] = distance
         shown[place] = images
         progress(len(images))
     return values, shown, unread

@@ -1,7 +1,7 @@
 """What a fine-tuning step minimises, as pure functions of what the denoiser predicted.
 
-All are written for any prediction (noise, velocity, clean latents): `output` is the denoiser's, `target` what it should
-have been for the image in question. So with velocities they are flow matching, with noise DDPM's loss.
+All are written for any prediction (noise, velocity, clean latents): `output` is the denoiser's, `target` what it
+should have been for the image in question. So with velocities they are flow matching, with noise DDPM's loss.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ def weighted_loss(output: Tensor, target: Tensor, weights: Tensor) -> Tensor:
 def nft_loss(output: Tensor, old: Tensor, target: Tensor, optimality: Tensor, beta: float = 1.0) -> Tensor:
     """Negative-aware fine-tuning of DiffusionNFT (Zheng et al. 2025, arXiv:2509.16117, eq. 5).
 
-    An implicit positive model (1 - beta) old + beta output should predict images in so far as they are good, an implicit
-    negative one (1 + beta) old - beta output in so far as they are bad. Each error is divided by its own mean absolute
-    size, as the authors do in place of weights over noise levels.
+    An implicit positive model (1 - beta) old + beta output should predict images in so far as they are good, an
+    implicit negative one (1 + beta) old - beta output in so far as they are bad. Each error is divided by its own
+    mean absolute size, as the authors do in place of weights over noise levels.
 
     Args:
         output: (B, ...) predictions of the model in training.
@@ -70,7 +70,9 @@ def _relative_square(error: Tensor) -> Tensor:
 
 
 def dpo_loss(better: Tensor, worse: Tensor, reference_better: Tensor, reference_worse: Tensor, beta: float) -> Tensor:
-    """Diffusion-DPO: -log sigmoid(-beta ((e_w - e_w^ref) - (e_l - e_l^ref))) (Wallace et al. 2023, arXiv:2311.12908, eq. 14).
+    """Diffusion-DPO: -log sigmoid(-beta ((e_w - e_w^ref) - (e_l - e_l^ref))).
+
+    Wallace et al. 2023, arXiv:2311.12908, eq. 14.
 
     Args:
         better: (P,) denoising error of the better image of each pair, at the same noise level and noise as the worse.

@@ -80,8 +80,8 @@ class Alarm:
         tolerances: of each member, in its own unit.
         patience: evaluations in a row at which the same member must have fallen; 0: never.
 
-    >>> rising = [Evaluation(i, 0.0, {"target": np.array([0.1, 0.2, 0.3]) + i, "judge": np.array([3.0, 2.0, 1.0]) - i})
-    ...           for i in range(3)]
+    >>> up, down = np.array([0.1, 0.2, 0.3]), np.array([3.0, 2.0, 1.0])
+    >>> rising = [Evaluation(i, 0.0, {"target": up + i, "judge": down - i}) for i in range(3)]
     >>> Alarm({"judge": 0.0}, patience=2)(rising)
     'judge'
     """

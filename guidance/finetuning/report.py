@@ -17,7 +17,8 @@ from .panel import Evaluation, interval
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1d2433; max-width: 1180px; margin: 2rem auto; padding: 0 1rem }
 h1 { margin-bottom: 0 } h2 { margin-top: 2.5rem } .row { display: flex; flex-wrap: wrap; gap: 1.5rem }
-figure { margin: 0 } figcaption { font-size: 13px; color: #5d6778 } .alarm { background: #fdecea; padding: .6rem 1rem }
+figure { margin: 0 } figcaption { font-size: 13px; color: #5d6778 }
+.alarm { background: #fdecea; padding: .6rem 1rem }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 th, td { text-align: right; padding: .25rem .7rem; border-bottom: 1px solid #dfe3ea }
 th:first-child, td:first-child { text-align: left }
@@ -41,8 +42,8 @@ def page(folder: Path, facts: Mapping[str, Any], state: State, config: FinetuneC
     said = [
         f"{state.round} rounds of {config.method}, {state.seconds / 60:.1f} minutes; stopped by: "
         f"{state.stopped or 'nothing yet'}. Saved: the adapter of round {saved.round}.",
-        f"Target: {facts['target']}. {len(facts['prompts'])} prompts to train on, {len(facts['evaluation'])} held out, "
-        f"{config.images_per_evaluation} images of each with the same seeds at every evaluation.",
+        f"Target: {facts['target']}. {len(facts['prompts'])} prompts to train on, {len(facts['evaluation'])} held "
+        f"out, {config.images_per_evaluation} images of each with the same seeds at every evaluation.",
     ]
     if not judges:
         said.append("No held-out judge was given (judges=, --judge): whether the target is exploited shows less.")
@@ -55,8 +56,8 @@ def page(folder: Path, facts: Mapping[str, Any], state: State, config: FinetuneC
         f"<h1>Fine-tuning of {escape(str(facts['model']))}</h1>",
         *(f'<p class="{"alarm" if text.startswith("ALARM") else ""}">{escape(text)}</p>' for text in said),
         "<h2>Held-out prompts, before and after</h2>", _table(start, saved, last),
-        "<p>In brackets: 95 % intervals of paired differences, over prompts. Target and judges are in shares of their "
-        "range, signed so that higher is what was asked for.</p>",
+        "<p>In brackets: 95 % intervals of paired differences, over prompts. Target and judges are in shares of "
+        "their range, signed so that higher is what was asked for.</p>",
         '<h2>On the way</h2><div class="row">',
     ]  # fmt: skip
     for name in last.values:
@@ -120,7 +121,8 @@ def curve(points: Sequence[tuple[float, float]], bands: Sequence[float], across:
 
     band = " ".join([at(x, y + b) for x, y, b in kept] + [at(x, y - b) for x, y, b in reversed(kept)])
     line = " ".join(at(x, y) for x, y, _ in kept)
-    dots = "".join('<circle cx="{}" cy="{}" r="2.5" fill="#2457d6"/>'.format(*at(x, y).split(",")) for x, y, _ in kept)
+    dot = '<circle cx="{}" cy="{}" r="2.5" fill="#2457d6"/>'
+    dots = "".join(dot.format(*at(x, y).split(",")) for x, y, _ in kept)
     ticks = "".join(
         f'<text x="{MARGIN - 5}" y="{at(left, y).split(",")[1]}" text-anchor="end" dy=".3em">{y:.3g}</text>'
         for y in (low + pad, (low + high) / 2, high - pad)
@@ -130,8 +132,9 @@ def curve(points: Sequence[tuple[float, float]], bands: Sequence[float], across:
         for x, anchor in ((left, "start"), (right, "end"))
     )
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" font-family="system-ui, sans-serif" '
-        f'font-size="10" fill="#5d6778"><path d="M{MARGIN} 10V{HEIGHT - 34}H{WIDTH - 10}" fill="none" stroke="#c5cbd6"/>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" '
+        'font-family="system-ui, sans-serif" font-size="10" fill="#5d6778">'
+        f'<path d="M{MARGIN} 10V{HEIGHT - 34}H{WIDTH - 10}" fill="none" stroke="#c5cbd6"/>'
         f'<polygon points="{band}" fill="#2457d6" opacity=".12"/>'
         f'<polyline points="{line}" fill="none" stroke="#2457d6" stroke-width="1.5"/>{dots}{ticks}{ends}'
         f'<text x="{WIDTH / 2}" y="{HEIGHT - 4}" text-anchor="middle">{across}</text></svg>'
