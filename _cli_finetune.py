@@ -69,7 +69,10 @@ def finetune(
     learning_rate: Annotated[float | None, typer.Option(help="Of the LoRA.")] = None,
     rank: Annotated[int | None, typer.Option(min=1, help="Of the LoRA.")] = None,
     low_memory: Annotated[
-        bool, typer.Option("--low-memory", help="For a small card: one image at a time, activations computed again.")
+        bool,
+        typer.Option(
+            "--low-memory", help="For a small card: one image at a time, activations computed anew, scorer in 4 bits."
+        ),
     ] = False,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Denoising steps of images to learn from; fewer is quicker.")
@@ -116,8 +119,14 @@ def finetune(
     from .pipelines.finetuning import finetune as run
 
     check_run(prompts, output, config, evaluation, resume, overwrite)  # before anything is loaded
-    pipe = CogGuidedPipeline.from_pretrained(model, target=target, scorer=scorer, dtype=read_dtype(dtype))
-    pipe.to(best_device(device))
+    place = best_device(device)
+    judged_by: Any = scorer
+    if low_memory and scorer is not None and place.type == "cuda":
+        from .scorers import load_scorer
+
+        judged_by = load_scorer(scorer, bits=4)
+    pipe = CogGuidedPipeline.from_pretrained(model, target=target, scorer=judged_by, dtype=read_dtype(dtype))
+    pipe.to(place)
     try:
         result = run(
             pipe,

@@ -18,6 +18,8 @@ from ..guidance.finetuning.drawing import seed_of
 from ..guidance.finetuning.judging import Panel
 from ..guidance.finetuning.loop import Finetuning
 from ..guidance.finetuning.panel import Evaluation
+from ..guidance.proposers import Proposer
+from ..guidance.proposers.registry import World, load_proposer
 from ..scorers import Scorer, Target, TargetSpec, load_scorer, load_target
 from ..scorers.registry import list_scorers
 from .cog_guided import CogGuidedPipeline
@@ -134,7 +136,9 @@ def finetune(
         )
         if chosen.checkpoints_activations:
             learner.checkpoint_activations()
-        state = Finetuning(learner, panel, training, held_out, folder, facts, chosen, progress).run(resume)
+        proposer = _proposer(guided, wanted, chosen.proposer) if chosen.explore else None
+        run = Finetuning(learner, panel, training, held_out, folder, facts, chosen, proposer, progress)
+        state = run.run(resume)
     finally:
         guided.set_progress_bar_config(**{"disable": False, **shown})
     return _result(folder, state)
@@ -262,6 +266,10 @@ def _faithfulness(guided: CogGuidedPipeline, faithfulness: str | Scorer | None) 
     if faithfulness is None or isinstance(faithfulness, Scorer):
         return faithfulness
     return guided._load_scorer(faithfulness) if faithfulness == "clip" else load_scorer(faithfulness)
+
+
+def _proposer(guided: CogGuidedPipeline, target: Target, spec: str) -> Proposer:
+    return load_proposer(spec, World(target, **guided._world()))
 
 
 def _save_memory(pipe: DiffusionPipeline) -> None:

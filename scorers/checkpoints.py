@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from huggingface_hub import snapshot_download
-from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    ProcessorMixin,
+)
 
-from .._errors import ModelError
+from .._errors import InputError, ModelError, missing_extra
 from .dimensions import DIMENSIONS, Dimension, dimension
 
 FACTS_FILE = "cogguided_scorer.json"
@@ -97,14 +105,17 @@ def load_checkpoint(
     device: torch.device | str | None,
     dtype: torch.dtype | None,
     trust_remote_code: bool,
+    bits: int | None = None,
 ) -> tuple[PreTrainedModel, ProcessorMixin, ScorerFacts]:
     """Load model, processor and facts; weights from safetensors only.
 
     `model` may itself be an adapter folder: it names its base. An adapter is merged into the weights, modules
     that it saved in full included. Processor and facts come from the adapter's folder where it has them.
     The device defaults to the GPU if there is one, the type to float32 on a CPU and bfloat16 elsewhere.
+    `bits`: weights in 8 or 4 bits, on a GPU; an adapter cannot be merged into these.
 
     Raises:
+        InputError: `bits` with an adapter, or without a GPU; MissingExtraError: without bitsandbytes.
         ModelError: nothing there, another kind of model, no safetensors, or weights that are missing.
 
     Executed examples are in ``tests/scorers/test_checkpoints.py``.
@@ -113,7 +124,12 @@ def load_checkpoint(
         model, adapter = base_of(Path(model)), model
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     kind = dtype or (torch.float32 if place.type == "cpu" else torch.bfloat16)
-    loaded = load_model(model, kind, trust_remote_code)
+    if bits is not None and adapter is not None:
+        raise InputError(
+            f"bits={bits}: an adapter is not merged into weights of {bits} bits; make a plain model of it first: "
+            f"cogguided align merge {adapter} FOLDER"
+        )
+    loaded = load_model(model, kind, trust_remote_code, few_bits(bits, kind))
     homes = [Path(model)]
     if adapter is not None:
         homes.insert(0, local_adapter(adapter))
@@ -121,7 +137,34 @@ def load_checkpoint(
     processor = load_processor(homes, str(model), trust_remote_code)
     facts = ScorerFacts.read(next((home for home in homes if (home / FACTS_FILE).is_file()), homes[0]))
     ready: Any = loaded.eval().requires_grad_(False)
-    return ready.to(place), processor, facts
+    return ready if bits is not None else ready.to(place), processor, facts
+
+
+def few_bits(bits: int | None, dtype: torch.dtype, skipped: Sequence[str] = ("lm_head",)) -> object:
+    """Settings for weights of 8 or 4 bits (NF4), or None for None.
+
+    Raises:
+        MissingExtraError: bitsandbytes is not installed.
+        InputError: there is no GPU, or another number of bits.
+
+    >>> few_bits(None, torch.float32) is None
+    True
+    """
+    if bits is None:
+        return None
+    if bits not in (4, 8):
+        raise InputError(f"bits: expected 4 or 8, got {bits}")
+    if find_spec("bitsandbytes") is None:
+        raise missing_extra("bitsandbytes", "quantized")
+    if not torch.cuda.is_available():
+        raise InputError(f"bits={bits} needs a CUDA GPU, and none is here")
+    return BitsAndBytesConfig(
+        load_in_8bit=bits == 8,
+        load_in_4bit=bits == 4,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=list(skipped),
+    )
 
 
 def base_of(adapter: Path) -> str | Path:

@@ -97,6 +97,7 @@ class MLLMScorer:
         min_mass: float = MIN_MASS,
         trust_remote_code: bool = False,
         max_new_tokens: int = MAX_NEW_TOKENS,
+        bits: int | None = None,
     ) -> MLLMScorer:
         """Load a model from a folder or the hub.
 
@@ -111,6 +112,7 @@ class MLLMScorer:
             min_mass: probability of valid answers below which an expected score is not valid.
             trust_remote_code: run code that comes with the model.
             max_new_tokens: where a greedy answer that does not end is cut; one that ends costs no more.
+            bits: 8 or 4, to load a large model into a small GPU (needs bitsandbytes).
 
         Raises:
             ModelError: the model cannot be loaded or is of another kind.
@@ -118,7 +120,7 @@ class MLLMScorer:
 
         Executed examples are in ``tests/scorers/test_mllm.py``.
         """
-        loaded = load_checkpoint(model, adapter, device, dtype, trust_remote_code)
+        loaded = load_checkpoint(model, adapter, device, dtype, trust_remote_code, bits)
         return cls.from_loaded(*loaded, dimension, readout, batch_size, min_mass, max_new_tokens)
 
     @classmethod

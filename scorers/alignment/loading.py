@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, ProcessorMixin, set_seed
 
-from ..._errors import InputError, ModelError, missing_extra
-from ..checkpoints import ScorerFacts, base_of, load_model, load_processor, local_adapter
+from ..._errors import InputError, ModelError
+from ..checkpoints import ScorerFacts, base_of, few_bits, load_model, load_processor, local_adapter
 from ..mllm import MLLMScorer
 from ..registry import EMBEDDED
 from .config import OF_ADAPTER, AlignmentConfig
@@ -243,26 +243,10 @@ def quantization(config: AlignmentConfig) -> object:
     >>> quantization(AlignmentConfig()) is None
     True
     """
-    if config.bits is None:
-        return None
-    from importlib.util import find_spec
-
-    from transformers import BitsAndBytesConfig
-
-    if find_spec("bitsandbytes") is None:
-        raise missing_extra("bitsandbytes", "quantized")
-    if not torch.cuda.is_available():
-        raise InputError(f"bits={config.bits} needs a CUDA GPU, and none is here")
     # What trains in full is copied from the loaded weights, so it must be loaded as it is.
     skipped = ["lm_head", *(["visual", "vision_tower", "vision_model"] if config.vision == "full" else [])]
     skipped += ["multi_modal_projector", "connector", "merger"] if config.projector == "full" else []
-    return BitsAndBytesConfig(
-        load_in_8bit=config.bits == 8,
-        load_in_4bit=config.bits == 4,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_compute_dtype=training_dtype(config),
-        llm_int8_skip_modules=skipped,
-    )
+    return few_bits(config.bits, training_dtype(config), skipped)
 
 
 def limit_pixels(processor: ProcessorMixin, pixels: tuple[int, int] | None) -> None:

@@ -149,10 +149,10 @@ def test_precision_follows_the_machine_and_full_weights_are_float32(monkeypatch)
 
 def test_fewer_bits_need_their_extra_and_a_gpu(monkeypatch):
     config = AlignmentConfig(bits=4)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("cogguided.scorers.checkpoints.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"cogguided\[quantized\]"):
         quantization(config)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr("cogguided.scorers.checkpoints.find_spec", lambda name: object())
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match="needs a CUDA GPU"):
         quantization(config)
