@@ -15,7 +15,9 @@ from typing_extensions import Self
 from .._errors import InputError, unknown_name
 from ..guidance import Budget, Guidance, Run, as_guidance
 from ..guidance.proposers import ExpandingProposer
+from ..guidance.text_encoder import ACTIVE, swap_text_encoder
 from ..scorers import DIMENSIONS, Scorer, Target, TargetSpec, load_scorer, load_target
+from ..scorers.mllm import MLLMScorer
 from .calls import generators, plan, read_requests, wants_base_output
 from .embedded import embedded_path
 from .ending import checked_output, nothing_lost
@@ -64,6 +66,8 @@ class CogGuidedPipeline(DiffusionPipeline):
         target: TargetSpec | None = None,
         scorer: ScorerSpec | None = None,
         guidance: Guidance | Sequence[Guidance] | None = None,
+        text_encoder: Any = None,
+        text_encoder_strength: float = 1.0,
         **kwargs: Any,
     ) -> Self:
         """Load any text-to-image checkpoint; "embedded" is the small model that comes with the package.
@@ -74,16 +78,25 @@ class CogGuidedPipeline(DiffusionPipeline):
             target: what images should have more of (see `cogguided.scorers.load_target`).
             scorer: scores the target's terms; without a target it is the target itself.
             guidance: what every call does unless told otherwise, e.g. `BestOfN(8)`.
+            text_encoder: an aligned model to put in the text encoder's place: a folder or hub name of a checkpoint or
+                adapter, or an `MLLMScorer` (see `swap_text_encoder`; `unswap_text_encoder` undoes it). Any other
+                module is the component itself, as in diffusers.
+            text_encoder_strength: 0: the original one, 1: the aligned one.
             **kwargs: as for `DiffusionPipeline.from_pretrained` (dtype, variant, revision, ...).
 
         Raises:
             ModelError: it cannot be loaded, or is not a text-to-image pipeline.
             RecordError: its `cogguided.json` cannot be read.
         """
+        swapped = isinstance(text_encoder, str | Path | MLLMScorer)
+        if text_encoder is not None and not swapped:
+            kwargs["text_encoder"] = text_encoder
         base, source = load_base(pretrained_model_name_or_path, **kwargs)
         saved = read_settings(source, kwargs.get("revision"), bool(kwargs.get("local_files_only")))
         pipe = cls._view(base, _override(saved, target, scorer, guidance))
         pipe._revision = kwargs.get("revision")
+        if swapped:
+            swap_text_encoder(pipe, text_encoder, text_encoder_strength)
         return pipe
 
     @classmethod
@@ -197,6 +210,11 @@ class CogGuidedPipeline(DiffusionPipeline):
             self._loaded_scorers[name] = load_scorer(name, **kwargs).to(self._execution_device)
         return self._loaded_scorers[name]
 
+    def unswap_text_encoder(self) -> None:
+        """Put the original text encoder back, where `from_pretrained(text_encoder=...)` put another in its place."""
+        if ACTIVE in self.__dict__:
+            self.__dict__[ACTIVE].unswap()
+
     # ------------------------------------------------------------------ diffusers' own
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
@@ -232,6 +250,10 @@ class CogGuidedPipeline(DiffusionPipeline):
             InputError: the target, scorer or guidance is an object which cannot be loaded by a name.
         """
         facts = self._settings.to_dict()
+        if ACTIVE in self.__dict__:
+            raise InputError(
+                "save_pretrained: a text encoder is swapped in; bake() the swap to save it as it is now, or unswap()"
+            )
         Path(save_directory).mkdir(parents=True, exist_ok=True)
         # first of all, so that it goes along when push_to_hub uploads the folder
         (Path(save_directory) / FILE).write_text(json.dumps(facts, indent=2) + "\n", "utf-8")
