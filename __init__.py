@@ -27,7 +27,8 @@ if TYPE_CHECKING:
         RewritePrompt,
     )
     from .guidance.finetuning import FinetuneConfig
-    from .pipelines import CogGuidedPipeline, finetune, replay
+    from .guidance.text_encoder import swap_text_encoder
+    from .pipelines import CogGuidedPipeline, finetune, replay, run_study
     from .scorers import (
         FakeScorer,
         Scorer,
@@ -61,6 +62,8 @@ _HOME = {
     "load_scorer": "scorers",
     "register_scorer": "scorers",
     "replay": "pipelines",
+    "run_study": "pipelines",
+    "swap_text_encoder": "guidance.text_encoder",
 }
 
 __all__ = [
@@ -86,6 +89,8 @@ __all__ = [
     "load_scorer",
     "register_scorer",
     "replay",
+    "run_study",
+    "swap_text_encoder",
 ]
 
 

@@ -17,7 +17,7 @@ import typer
 from rich.progress import Progress
 from rich.table import Table
 
-from . import __version__, _cli_align, _cli_bench, _cli_finetune
+from . import __version__, _cli_align, _cli_bench, _cli_finetune, _cli_study
 from ._console import Debug, err, friendly, out
 from ._errors import GenerationError, RecordError
 from ._options import (
@@ -299,6 +299,7 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
 _cli_bench.register(app)
 _cli_align.register(app)
 _cli_finetune.register(app)
+_cli_study.register(app)
 
 
 def report(output: CogGuidedOutput, folder: Path, as_json: bool) -> None:

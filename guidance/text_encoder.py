@@ -22,6 +22,7 @@ from ..scorers.mllm import MLLMScorer
 from .encoder_changes import AdapterChange, Change, WeightChange
 
 PROBE = "A [red] hat, 3 cats & the sea: 5.577!\nÜber 世界"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "tokenizer.model", "tekken.json")
 ACTIVE = "_swapped_text_encoder"
 """Attribute of a pipeline that holds the swap in force."""
 
@@ -215,7 +216,9 @@ def _config_differences(own: Any, other: Any) -> list[str]:
 
 
 def _tokenizer_of(folder: str | Path) -> Any:
-    """The tokenizer that comes with a model, or None."""
+    """The tokenizer that comes with a model, or None; transformers would make up an empty one."""
+    if Path(folder).is_dir() and not any((Path(folder) / name).is_file() for name in TOKENIZER_FILES):
+        return None
     for kind in (AutoTokenizer, AutoProcessor):
         try:
             found: Any = kind.from_pretrained(str(folder))

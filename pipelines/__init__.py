@@ -9,6 +9,7 @@ from .output import CogGuidedOutput
 from .record import Record, read_record
 from .replaying import Replay, replay
 from .sheet import contact_sheet
+from .study import StudyResult, run_study, tally
 
 CUSTOM_PIPELINE = str(Path(__file__).with_name("custom_pipeline.py"))
 """What to give plain diffusers as `custom_pipeline=`."""
@@ -20,9 +21,12 @@ __all__ = [
     "FinetuneResult",
     "Record",
     "Replay",
+    "StudyResult",
     "contact_sheet",
     "embedded_path",
     "finetune",
     "read_record",
     "replay",
+    "run_study",
+    "tally",
 ]

@@ -67,6 +67,8 @@ def encoded_once(pipe: DiffusionPipeline, encodings: Encodings) -> Iterator[None
             else:
                 for place, name in enumerate(texts):
                     bound.arguments[name] = [row[place] for row in different]
+                if bound.arguments.get("batch_size") == count:
+                    bound.arguments["batch_size"] = len(different)
                 encodings.put(key, original(*bound.args, **bound.kwargs))
         places = [different.index(row) for row in rows]
         return _take(encodings.kept[key], places, len(different))

@@ -20,14 +20,11 @@ from ..guidance.finetuning.loop import Finetuning
 from ..guidance.finetuning.panel import Evaluation
 from ..guidance.proposers import Proposer
 from ..guidance.proposers.registry import World, load_proposer
-from ..scorers import Scorer, Target, TargetSpec, load_scorer, load_target
-from ..scorers.registry import list_scorers
+from ..scorers import Scorer, Target, TargetSpec
 from .cog_guided import CogGuidedPipeline
-from .embedded import embedded_path
+from .judges import load_faithfulness, load_judges, read_lines
 from .learner import PipelineLearner
 from .sampler import check_arguments
-
-VALENCE = "emotional_valence"
 
 
 @dataclass(frozen=True)
@@ -124,7 +121,7 @@ def finetune(
     folder = Path(output)
     if resume:
         check_same(folder, facts)
-    panel = Panel(wanted, _judges(guided, wanted, judges), _faithfulness(guided, faithfulness))
+    panel = Panel(wanted, load_judges(guided, wanted, judges), load_faithfulness(guided, faithfulness))
     if chosen.low_memory:
         _save_memory(guided)
     shown = guided._progress_bar_config if hasattr(guided, "_progress_bar_config") else {}
@@ -178,28 +175,6 @@ def check_run(
     return split_prompts(read_lines(prompts), read_lines(evaluation), config)
 
 
-def read_lines(prompts: Sequence[str] | str | Path | None) -> list[str]:
-    """Return prompts, given or one a line of a file; repeated ones once.
-
-    Raises:
-        InputError: no such file, or something that is no text.
-
-    >>> read_lines(["a cat", " a dog", "a cat"])
-    ['a cat', 'a dog']
-    """
-    if prompts is None:
-        return []
-    if isinstance(prompts, str | Path):
-        try:
-            prompts = Path(prompts).read_text("utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"prompts: {prompts} cannot be read as text, one prompt a line ({error})") from error
-    for text in prompts:
-        if not isinstance(text, str):
-            raise InputError(f"prompts: expected text, got {type(text).__name__}")
-    return list(dict.fromkeys(text.strip() for text in prompts if text.strip()))
-
-
 def split_prompts(prompts: list[str], evaluation: list[str], config: FinetuneConfig) -> tuple[list[str], list[str]]:
     """Return prompts to train on and held-out ones, which share none.
 
@@ -230,42 +205,6 @@ def _guided(pipe: DiffusionPipeline | str | Path, target: TargetSpec | None, sco
     if isinstance(pipe, str | Path):
         return CogGuidedPipeline.from_pretrained(pipe, target=target, scorer=scorer)
     return CogGuidedPipeline.from_pipe(pipe, target=target, scorer=scorer)
-
-
-def _judges(
-    guided: CogGuidedPipeline, target: Target, judges: Mapping[str, TargetSpec] | Sequence[str] | None
-) -> dict[str, Target]:
-    """Load the judges, each as a signed target of its own."""
-    device = guided._execution_device
-    if judges is None:
-        weight = target.weights.get(VALENCE)
-        if not guided._is_embedded or not weight:
-            return {}
-        twin = load_scorer(str(embedded_path() / "judge"), dimension=VALENCE).to(device)
-        return {"held-out judge": load_target({VALENCE: weight}, scorer=twin)}
-    if isinstance(judges, Mapping):
-        found = {name: spec if isinstance(spec, Target) else load_target(spec) for name, spec in judges.items()}
-    else:
-        registered = {info.name for info in list_scorers()}
-        found = {}
-        for text in judges:
-            if "=" in text or text in registered:
-                found[text] = load_target(text)
-            else:
-                other = load_scorer(text, dimension=next(iter(target.weights)))
-                found[text] = load_target(target.weights, scorer=other)
-    for name, judge in found.items():
-        if name in ("target", "faithfulness", "diversity"):
-            raise InputError(f"judges: {name!r} is the name of another member of the panel; take another")
-        for term in judge.terms:
-            term.scorer.to(device)
-    return found
-
-
-def _faithfulness(guided: CogGuidedPipeline, faithfulness: str | Scorer | None) -> Scorer | None:
-    if faithfulness is None or isinstance(faithfulness, Scorer):
-        return faithfulness
-    return guided._load_scorer(faithfulness) if faithfulness == "clip" else load_scorer(faithfulness)
 
 
 def _proposer(guided: CogGuidedPipeline, target: Target, spec: str) -> Proposer:

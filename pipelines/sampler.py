@@ -46,10 +46,16 @@ def check_text_to_image(base_class: type[DiffusionPipeline]) -> None:
     parameters = call_parameters(base_class)
     missing = [name for name in ("prompt", "generator", "num_inference_steps") if name not in parameters]
     needed = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty and n != "prompt"]
-    needed += [name for name in ("image", "mask_image", "num_frames") if name in parameters]
+    others = ("image", "mask_image", "num_frames")
+    needed += [n for n in others if n in parameters and not _may_be_none(parameters[n])]
     if missing or needed:
         why = f"its call lacks {missing}" if missing else f"its call works on {sorted(set(needed))}"
         raise ModelError(f"{base_class.__name__} is not a text-to-image pipeline: {why}")
+
+
+def _may_be_none(parameter: inspect.Parameter) -> bool:
+    """Whether an argument is one to leave out; images to work on have None as a default too, but not as a type."""
+    return "None" in str(parameter.annotation)
 
 
 def check_arguments(base_class: type[DiffusionPipeline], arguments: dict[str, Any]) -> None:
@@ -126,7 +132,7 @@ class PipelineSampler:
             arguments["output_type"] = "pt"
         with count_denoiser(self.pipe, self._add_nfe), encoded_once(self.pipe, self._encodings):
             output = call(self.pipe, prompt=prompt, generator=generator, **arguments)
-        return output.images if with_graph else list(output.images)
+        return output[0] if with_graph else list(output[0])  # `images`, or `image` in some
 
     def begin(
         self, prompts: Sequence[str], noise: Sequence[Noise], overrides: Mapping[str, Any] | None = None

@@ -8,6 +8,8 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from tiny_diffusion import CALL, tiny_pipeline
+from tiny_listeners import LISTENER_CALL, LISTENERS, tiny_listener
+from transformers import Qwen3ForCausalLM, Qwen3VLForConditionalGeneration
 
 from cogguided import CogGuidedError, CogGuidedPipeline, load_scorer
 from cogguided.guidance.text_encoder import swap_text_encoder
@@ -243,3 +245,62 @@ def test_one_model_encodes_scores_and_rewrites():
     assert moved(shared, from_adapter) <= 2
     again = np.asarray(plain("a face", seed=3, **few).images[0]).astype(int)
     assert np.array_equal(again, original)
+
+
+@pytest.mark.parametrize("family", ["qwen_image", *LISTENERS, "z_image"])
+def test_any_pipeline_that_listens_to_a_language_model(family, tmp_path):
+    """Swapped in by what the pipeline has; strength 0 and undoing give the image back to the bit."""
+    pipe = tiny_listener(family) if family in LISTENERS else tiny_pipeline(family)
+    call = LISTENER_CALL.get(family) or CALL[family]
+
+    def image():
+        made = pipe(prompt="a cat", generator=torch.Generator().manual_seed(1), **call)[0][0]
+        return np.asarray(made).astype(int)
+
+    before = image()
+    copy = type(pipe.text_encoder)(pipe.text_encoder.config)
+    copy.load_state_dict(pipe.text_encoder.state_dict())
+    with torch.no_grad():
+        for name, parameter in copy.named_parameters():
+            if parameter.ndim > 1 and "embed" not in name and "visual" not in name and "vision" not in name:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    copy.save_pretrained(str(tmp_path))
+    with swap_text_encoder(pipe, tmp_path) as swap:
+        assert swap.component == "text_encoder"
+        aligned = image()
+        assert moved(aligned, before) > 0
+        swap.strength = 0
+        assert np.array_equal(image(), before)
+        swap.strength = 1
+        assert np.array_equal(image(), aligned)
+    assert np.array_equal(image(), before)
+    # the guided view of the same pipeline takes it too
+    guided = CogGuidedPipeline.from_pipe(pipe, target="fake")
+    with swap_text_encoder(guided, copy):
+        made = np.asarray(guided("a cat", seed=1, **call).images[0]).astype(int)
+        assert moved(made, aligned) <= 1
+
+
+@pytest.mark.parametrize("family", ["krea2", "ovis_image", "flux2"])
+def test_adapters_fit_encoders_with_and_without_a_head(family, tmp_path):
+    """An adapter of the model with its head, as align writes it, on an encoder that has none, such as Krea 2's."""
+    pipe = tiny_listener(family)
+    encoder = pipe.text_encoder
+    whole = {"krea2": Qwen3VLForConditionalGeneration, "ovis_image": Qwen3ForCausalLM}.get(family, type(encoder))
+    trained = whole(encoder.config)
+    wrapped = get_peft_model(trained, LoraConfig(r=2, target_modules=rf".*layers\..*({LINEARS})$"))
+    with torch.no_grad():
+        for name, parameter in wrapped.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=2.0)
+    wrapped.save_pretrained(str(tmp_path))
+
+    def image():
+        made = pipe(prompt="a cat", generator=torch.Generator().manual_seed(1), **LISTENER_CALL[family])[0][0]
+        return np.asarray(made).astype(int)
+
+    before = image()
+    with swap_text_encoder(pipe, tmp_path) as swap:
+        assert swap.changed
+        assert moved(image(), before) > 0
+    assert np.array_equal(image(), before)

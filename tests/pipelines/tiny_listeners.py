@@ -1,7 +1,7 @@
 """Text-to-image pipelines conditioned by a (multimodal) language model, with tiny random weights, built in memory.
 
 >>> pipe = tiny_listener("krea2")
->>> image = pipe(prompt="a cat", **LISTENER_CALL["krea2"]).images[0]
+>>> image = pipe(prompt="a cat", **LISTENER_CALL["krea2"])[0][0]
 
 They go on where tiny_diffusion's qwen_image and z_image leave off: seven families more, each with its own real text
 encoders, denoiser, VAE and scheduler. Tokenizers are stand-ins, but come in the processor that the pipeline expects.
@@ -9,11 +9,9 @@ encoders, denoiser, VAE and scheduler. Tokenizers are stand-ins, but come in the
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
-import diffusers
 import torch
 from diffusers import (
     AutoencoderKLFlux2,
@@ -26,6 +24,7 @@ from diffusers import (
     Flux2Transformer2DModel,
     HunyuanImagePipeline,
     HunyuanImageTransformer2DModel,
+    Kandinsky5T2IPipeline,
     Kandinsky5Transformer3DModel,
     Krea2Pipeline,
     Krea2Transformer2DModel,
@@ -36,7 +35,7 @@ from diffusers import (
     QwenImage21Pipeline,
     QwenImage21Transformer2DModel,
 )
-from tiny_diffusion import DIM, SMALL, VOCAB, byte_tokenizer, clip_config, kl_vae
+from tiny_diffusion import DIM, SMALL, VOCAB, byte_tokenizer, clip_config, kl_vae, t5
 from transformers import (
     ByT5Tokenizer,
     CLIPTextModel,
@@ -57,8 +56,6 @@ from transformers import (
     Qwen3VLModel,
     Qwen3VLProcessor,
     Qwen3VLVideoProcessor,
-    T5Config,
-    T5EncoderModel,
 )
 
 QWEN_VISION = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
@@ -88,13 +85,8 @@ LANGUAGE: dict[str, Any] = {
     "initializer_range": 0.3,
 }
 """Weights are wide enough for a hidden state that no norm scales to matter."""
-VISION: dict[str, Any] = {
-    "depth": 1,
-    "hidden_size": DIM,
-    "intermediate_size": DIM,
-    "num_heads": 2,
-    "out_hidden_size": DIM,
-}
+TINY = {"num_layers": 1, "attention_head_dim": 8, "num_attention_heads": 2}
+VISION = {"depth": 1, "hidden_size": DIM, "intermediate_size": DIM, "num_heads": 2, "out_hidden_size": DIM}
 
 
 def tokenizer(special: list[str]) -> PreTrainedTokenizerFast:
@@ -156,47 +148,40 @@ def qwen_image_21() -> DiffusionPipeline:
         transformer=QwenImage21Transformer2DModel(
             in_channels=4,
             out_channels=4,
-            num_layers=1,
-            attention_head_dim=8,
-            num_attention_heads=2,
             context_in_dim=DIM,
             axes_dims_rope=(2, 2, 4),
+            **TINY,
         ),
     )
 
 
 def hunyuan_image() -> DiffusionPipeline:
-    glyphs = T5Config(
-        vocab_size=len(ByT5Tokenizer()), d_model=DIM, d_kv=8, d_ff=DIM, num_layers=1, num_heads=2, is_gated_act=False
-    )
     pipe = HunyuanImagePipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(),
         vae=AutoencoderKLHunyuanImage(
             in_channels=3,
             out_channels=3,
             latent_channels=4,
-            block_out_channels=(32, 32),
+            block_out_channels=(32,) * 4,
             layers_per_block=1,
-            spatial_compression_ratio=2,
+            spatial_compression_ratio=8,
             sample_size=32,
             scaling_factor=1.0,
         ),
         text_encoder=qwen2_5_vl(layers=4),  # it takes the hidden states two layers before the last
         tokenizer=tokenizer(QWEN_VISION),
-        text_encoder_2=T5EncoderModel(glyphs),
-        tokenizer_2=ByT5Tokenizer(),
+        text_encoder_2=t5(),
+        tokenizer_2=ByT5Tokenizer(),  # of a text's bytes alone, which t5 has room for
         transformer=HunyuanImageTransformer2DModel(
             in_channels=4,
             out_channels=4,
-            num_attention_heads=2,
-            attention_head_dim=8,
-            num_layers=1,
             num_single_layers=1,
             num_refiner_layers=1,
             mlp_ratio=1.0,
             text_embed_dim=DIM,
             text_embed_2_dim=DIM,
             rope_axes_dim=(4, 4),
+            **TINY,
         ),
     )
     pipe.prompt_template_encode_start_idx = length(pipe.tokenizer, pipe.prompt_template_encode.split("{")[0])
@@ -214,28 +199,15 @@ def longcat_image() -> DiffusionPipeline:
         text_processor=processor,
         transformer=LongCatImageTransformer2DModel(
             in_channels=64,
-            num_layers=1,
             num_single_layers=1,
-            attention_head_dim=8,
-            num_attention_heads=2,
             joint_attention_dim=DIM,
             pooled_projection_dim=DIM,
             axes_dims_rope=[2, 2, 4],
+            **TINY,
         ),
     )
     pipe.tokenizer_max_length = 64  # no argument of a call
     return pipe
-
-
-class Kandinsky5T2IPipeline(diffusers.Kandinsky5T2IPipeline):
-    """The real one, whose output names its images `image`, with an output that has them as `images`, too."""
-
-    @functools.wraps(diffusers.Kandinsky5T2IPipeline.__call__)
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        output = super().__call__(*args, **kwargs)
-        if hasattr(output, "image"):
-            output["images"] = output.image
-        return output
 
 
 def kandinsky5() -> DiffusionPipeline:
@@ -277,12 +249,10 @@ def ovis_image() -> DiffusionPipeline:
         transformer=OvisImageTransformer2DModel(
             in_channels=16,
             out_channels=16,
-            num_layers=1,
             num_single_layers=1,
-            attention_head_dim=8,
-            num_attention_heads=2,
             joint_attention_dim=DIM,
             axes_dims_rope=(2, 2, 4),
+            **TINY,
         ),
     )
     pipe.user_prompt_begin_id = length(pipe.tokenizer, "<|im_start|>user\n" + pipe.system_prompt)
@@ -323,13 +293,11 @@ def flux2() -> DiffusionPipeline:
         ),
         transformer=Flux2Transformer2DModel(
             in_channels=16,
-            num_layers=1,
             num_single_layers=1,
-            attention_head_dim=8,
-            num_attention_heads=2,
             joint_attention_dim=2 * DIM,
             timestep_guidance_channels=DIM,
             axes_dims_rope=(2, 2, 2, 2),
+            **TINY,
         ),
     )
 
@@ -350,9 +318,6 @@ def krea2() -> DiffusionPipeline:
         tokenizer=tokenizer(QWEN_VISION),
         transformer=Krea2Transformer2DModel(
             in_channels=16,
-            num_layers=1,
-            attention_head_dim=8,
-            num_attention_heads=2,
             num_key_value_heads=1,
             intermediate_size=DIM,
             timestep_embed_dim=DIM,
@@ -364,6 +329,7 @@ def krea2() -> DiffusionPipeline:
             num_layerwise_text_blocks=1,
             num_refiner_text_blocks=1,
             axes_dims_rope=(4, 2, 2),
+            **TINY,
         ),
         text_encoder_select_layers=(1, 2),
     )
@@ -390,7 +356,7 @@ LISTENER_CALL: dict[str, dict[str, Any]] = {
     "flux2": {**SMALL, "max_sequence_length": 64, "text_encoder_out_layers": (1, 2)},
     "krea2": {**SMALL, "max_sequence_length": 64},
 }
-"""Arguments that make a call of each family small; pass the prompt by name, for Flux2's first argument is an image."""
+"""Arguments that make a call of each family small; give the prompt by name: Flux2 takes an image first."""
 
 
 def wake(denoiser: torch.nn.Module) -> None:
