@@ -72,8 +72,8 @@ def study(
     """Compare a pipeline with its text encoder and with an aligned one in its place (arXiv 2511.22805, section 5).
 
     The same prompts and seeds with the original and the aligned encoder, each alone and with best-of-N, measured by
-    the target, by judges and by CLIP; differences with intervals in report.html; and vote.html, on which people choose
-    between the two without knowing which is which.
+    the target, by judges and by CLIP; differences with intervals in report.html; and vote.html, on which people
+    choose between the two without knowing which is which.
     """
     if context.invoked_subcommand is not None:
         return

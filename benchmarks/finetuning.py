@@ -33,8 +33,8 @@ SEEDS_OF_IMAGES = (90001, 90002, 90003, 90004)
 COMMON = {"num_inference_steps": 10, "updates": 8, "warmup": 2, "evaluate_every": 10, "images_per_evaluation": 2, "save": "last"}
 METHODS: dict[str, dict[str, Any]] = {
     "nft": {"method": "nft", "learning_rate": 2e-3},
-    "nft+wordings": {"method": "nft", "learning_rate": 2e-3, "explore": 0.5},
     "rwr": {"method": "rwr", "learning_rate": 2e-3},
+    "rwr-slow": {"method": "rwr", "learning_rate": 5e-4},
     "dpo": {"method": "dpo", "learning_rate": 2e-3},
 }
 
@@ -190,7 +190,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("out/finetuning"))
     parser.add_argument("--minutes", type=float, default=8.0, help="of each run")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["nft", "nft+wordings", "rwr"])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["nft", "rwr"])
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--threads", type=int, help="of torch; default: its own")

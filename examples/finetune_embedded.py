@@ -29,7 +29,7 @@ def main() -> None:
     pipe.set_progress_bar_config(disable=True)
     before = draw(pipe)
     config = FinetuneConfig(
-        minutes=args.minutes, rounds=args.rounds, num_inference_steps=10, learning_rate=2e-3, updates=8, explore=0.5
+        minutes=args.minutes, rounds=args.rounds, num_inference_steps=10, learning_rate=2e-3, updates=8
     )
     result = finetune(pipe, prompts=PROMPTS, evaluation=HELD_OUT, output=args.out, config=config, overwrite=True)
     for name in result.before.values:

@@ -18,9 +18,7 @@ from ..guidance.finetuning.drawing import seed_of
 from ..guidance.finetuning.judging import Panel
 from ..guidance.finetuning.loop import Finetuning
 from ..guidance.finetuning.panel import Evaluation
-from ..guidance.proposers import Proposer
-from ..guidance.proposers.registry import World, load_proposer
-from ..scorers import Scorer, Target, TargetSpec
+from ..scorers import Scorer, TargetSpec
 from .cog_guided import CogGuidedPipeline
 from .judges import load_faithfulness, load_judges, read_lines
 from .learner import PipelineLearner
@@ -133,9 +131,7 @@ def finetune(
         )
         if chosen.checkpoints_activations:
             learner.checkpoint_activations()
-        proposer = _proposer(guided, wanted, chosen.proposer) if chosen.explore else None
-        run = Finetuning(learner, panel, training, held_out, folder, facts, chosen, proposer, progress)
-        state = run.run(resume)
+        state = Finetuning(learner, panel, training, held_out, folder, facts, chosen, progress).run(resume)
     finally:
         guided.set_progress_bar_config(**{"disable": False, **shown})
     return _result(folder, state)
@@ -205,10 +201,6 @@ def _guided(pipe: DiffusionPipeline | str | Path, target: TargetSpec | None, sco
     if isinstance(pipe, str | Path):
         return CogGuidedPipeline.from_pretrained(pipe, target=target, scorer=scorer)
     return CogGuidedPipeline.from_pipe(pipe, target=target, scorer=scorer)
-
-
-def _proposer(guided: CogGuidedPipeline, target: Target, spec: str) -> Proposer:
-    return load_proposer(spec, World(target, **guided._world()))
 
 
 def _save_memory(pipe: DiffusionPipeline) -> None:

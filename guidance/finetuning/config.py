@@ -33,10 +33,6 @@ class FinetuneConfig:
         minutes: of wall-clock, evaluation included, those before a resume too; the round under way is finished.
         prompts_per_round: prompts sampled in a round, over all processes.
         images_per_prompt: images of each; they are judged against one another.
-        explore: share of a prompt's images that are drawn from other wordings of it, and learned under its own: what
-            a wording brings out, the prompt comes to bring out by itself. Images that are less faithful to the prompt
-            than its own are on average, by more than `faithfulness_tolerance`, are left out.
-        proposer: of the wordings, as for `RewritePrompt`.
         num_inference_steps: of the images to learn from; None: as the call has it. Fewer is quicker.
         timesteps: noise levels, of those that the sampler visits, at which each image is learned in a round.
         epochs: passes over a round's images and noise levels.
@@ -83,8 +79,6 @@ class FinetuneConfig:
     minutes: float | None = None
     prompts_per_round: int = 8
     images_per_prompt: int = 8
-    explore: float = 0.0
-    proposer: str = "phrases"
     num_inference_steps: int | None = None
     timesteps: int = 4
     epochs: int = 1
@@ -141,7 +135,7 @@ class FinetuneConfig:
         tolerances = ("faithfulness_tolerance", "diversity_tolerance", "judge_tolerance")
         for name in ("weight_decay", "reference_weight", *tolerances):
             _check(name, getattr(self, name), 0)
-        for name in ("ema", "held_out", "explore"):
+        for name in ("ema", "held_out"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} must be from 0 and below 1, got {getattr(self, name)}")
         if self.top is not None and self.top > 1:

@@ -13,7 +13,6 @@ from accelerate.utils import broadcast_object_list, gather_object
 from safetensors.torch import load_file
 from tqdm import tqdm
 
-from ..proposers import Proposer
 from .base import Learner
 from .checkpoints import (
     CHOSEN,
@@ -47,7 +46,6 @@ class Finetuning:
         folder: of the run.
         facts: what makes it this run (see `describe`).
         config: settings.
-        proposer: of other wordings, to explore.
         progress: whether to show a bar.
     """
 
@@ -60,12 +58,11 @@ class Finetuning:
         folder: Path,
         facts: Mapping[str, Any],
         config: FinetuneConfig,
-        proposer: Proposer | None = None,
         progress: bool = True,
     ) -> None:
         self.learner, self.panel, self.config, self.folder, self.facts = learner, panel, config, folder, facts
         self.prompts, self.evaluation = list(prompts), list(evaluation)
-        self.rounds = Rounds(learner, panel, config, str(folder), proposer)
+        self.rounds = Rounds(learner, panel, config, str(folder))
         self.accelerator = self.rounds.accelerator
         self.main = self.accelerator.is_main_process
         self.state = State()

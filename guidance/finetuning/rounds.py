@@ -11,11 +11,9 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from PIL import Image
 from torch import Tensor
 
 from ..._errors import TrainingError
-from ..proposers import Proposer
 from ..run import free_memory
 from .base import Learner
 from .config import FinetuneConfig
@@ -41,7 +39,6 @@ class Rounds:
         panel: its target scores what is sampled.
         config: settings.
         folder: of the run, for errors.
-        proposer: of other wordings, to explore.
 
     Attributes:
         sampling: the weights that images are drawn with, an average of those trained.
@@ -49,15 +46,7 @@ class Rounds:
         first_loss: mean loss of the first round.
     """
 
-    def __init__(
-        self,
-        learner: Learner,
-        panel: Panel,
-        config: FinetuneConfig,
-        folder: str = "",
-        proposer: Proposer | None = None,
-    ) -> None:
-        self.proposer = proposer
+    def __init__(self, learner: Learner, panel: Panel, config: FinetuneConfig, folder: str = "") -> None:
         self.learner, self.panel, self.config, self.folder = learner, panel, config, folder
         tracker = None if config.report_to == "none" else config.report_to
         mixed = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}[config.precision]
@@ -78,7 +67,7 @@ class Rounds:
         started = time.monotonic()
         texts = round_prompts(prompts, self.config.prompts_per_round, number, self.config.seed)
         with self.using(self.sampling), torch.no_grad():
-            latents, scores, strayed = self._sample(texts, number)
+            latents, scores = self._sample(texts, number)
             parts = parts_of(scores, self.config)
             items = self._items(parts, texts, number)
             kept = self._predictions(items, texts, latents, number)
@@ -88,35 +77,23 @@ class Rounds:
             self.sampling[name].mul_(decay).add_(weight.detach(), alpha=1 - decay)
         return {
             "round": number + 1, "duration": time.monotonic() - started, "loss": loss, "grad_norm": norm,
-            "score": float(scores.nanmean()), "unread": int((~scores.isfinite()).sum()) - strayed, "strayed": strayed,
-            "images": scores.numel(),
+            "score": float(scores.nanmean()), "unread": int((~scores.isfinite()).sum()), "images": scores.numel(),
             "trained_on": sum(len(part.rows) for part in parts),
         }  # fmt: skip
 
     # ------------------------------------------------------------------ sample and score
 
-    def _wordings(self, text: str, group: int, number: int) -> list[str]:
-        """What each image of a prompt is drawn from: the prompt itself, or other wordings of it."""
-        each = self.config.images_per_prompt
-        count = int(self.config.explore * each)
-        if count == 0 or self.proposer is None:
-            return [text] * each
-        seed = seed_of(self.config.seed, "wordings", number, group)
-        found = self.proposer.propose(text, self.panel.target.weights, [], count, seed)
-        return [*[text] * (each - len(found)), *found]
-
-    def _sample(self, texts: Sequence[str], number: int) -> tuple[Latents, Tensor, int]:
-        """Make and score this process's images; latents by (prompt, image), all scores (P, K), how many strayed."""
+    def _sample(self, texts: Sequence[str], number: int) -> tuple[Latents, Tensor]:
+        """Make and score this process's images; latents by (prompt, image), and all scores (P, K)."""
         config, learner = self.config, self.learner
         each = config.images_per_prompt
         places = [(g, k) for g in self.mine(len(texts)) for k in range(each)]
-        wordings = {g: self._wordings(texts[g], g, number) for g in self.mine(len(texts))}
         latents: dict[tuple[int, int], Tensor] = {}
         images, found = [], []
         for first in range(0, len(places), config.batch_size):
             some = places[first : first + config.batch_size]
             seeds = [seed_of(config.seed, "sample", number, *place) for place in some]
-            made, rows = learner.sample([wordings[g][k] for g, k in some], seeds, config.num_inference_steps)
+            made, rows = learner.sample([texts[g] for g, _ in some], seeds, config.num_inference_steps)
             latents |= dict(zip(some, rows.cpu(), strict=True))
             images += made
         with self.scorers_near():
@@ -130,36 +107,10 @@ class Rounds:
         for place, value in zip(places, found, strict=True):
             if math.isfinite(value) and place not in broken:
                 scores[place] = value
-        strayed = self._strayed(places, images, texts, wordings) - broken
-        for place in strayed:
-            scores[place] = math.nan
-        parts = gather_object([(self.accelerator.process_index, scores, len(strayed))])
-        for process, of, _ in parts:
+        for process, of in gather_object([(self.accelerator.process_index, scores)]):
             rows_of = list(range(process, len(texts), self.accelerator.num_processes))
             scores[rows_of] = of[rows_of]
-        return latents, scores, sum(part[2] for part in parts)
-
-    def _strayed(
-        self,
-        places: Sequence[tuple[int, int]],
-        images: Sequence[Image.Image],
-        texts: Sequence[str],
-        wordings: Mapping[int, Sequence[str]],
-    ) -> set[tuple[int, int]]:
-        """Images of other wordings that are less faithful to the prompt than its own images are on average."""
-        judge = self.panel.faithfulness
-        asked = [g for g, of in wordings.items() if any(text != texts[g] for text in of)]
-        if judge is None or not asked:
-            return set()
-        found: set[tuple[int, int]] = set()
-        with self.scorers_near():
-            for g in asked:
-                mine = [i for i, place in enumerate(places) if place[0] == g]
-                values = judge([images[i] for i in mine], [texts[g]] * len(mine)).values.float().cpu()
-                other = torch.tensor([wordings[g][places[i][1]] != texts[g] for i in mine])
-                least = values[~other].nanmean() - self.config.faithfulness_tolerance * values[~other].nanmean().abs()
-                found |= {places[i] for i, v, new in zip(mine, values, other, strict=True) if new and not v >= least}
-        return found
+        return latents, scores
 
     # ------------------------------------------------------------------ fit
 

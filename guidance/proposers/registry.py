@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from ..._errors import InputError
-from ...scorers import Target
 from ...scorers.mllm import MLLMScorer
 from .base import Proposer, Trial
 from .chat import ChatProposer
@@ -45,16 +43,7 @@ class Several:
         return [text for row in rows for text in row if text is not None][:n]
 
 
-@dataclass(frozen=True)
-class World:
-    """What a proposer may have to know of: the target, the phrases that suit the generator, its language model."""
-
-    target: Target | None = None
-    bank: str = "general"
-    expander: Callable[[], Proposer] | None = None
-
-
-def load_proposer(spec: str | Proposer, run: Run | World) -> Proposer:
+def load_proposer(spec: str | Proposer, run: Run) -> Proposer:
     """Return a proposer of a name, or the one given.
 
     Args:
