@@ -34,6 +34,7 @@ COMMON = {"num_inference_steps": 10, "updates": 8, "warmup": 2, "evaluate_every"
 METHODS: dict[str, dict[str, Any]] = {
     "nft": {"method": "nft", "learning_rate": 2e-3},
     "rwr": {"method": "rwr", "learning_rate": 2e-3},
+    "nft-anchored": {"method": "nft", "learning_rate": 2e-3, "reference_weight": 0.3},
     "rwr-slow": {"method": "rwr", "learning_rate": 5e-4},
     "dpo": {"method": "dpo", "learning_rate": 2e-3},
 }

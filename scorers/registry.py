@@ -252,6 +252,7 @@ def _mllm(
     min_mass: float | None = None,
     trust_remote_code: bool = False,
     max_new_tokens: int | None = None,
+    bits: int | None = None,
     pixels: tuple[int, int] | None = None,
 ) -> Scorer:
     """Any Hugging Face image-text-to-text model, asked for one dimension."""
@@ -269,6 +270,7 @@ def _mllm(
         min_mass=MIN_MASS if min_mass is None else min_mass,
         trust_remote_code=trust_remote_code,
         max_new_tokens=MAX_NEW_TOKENS if max_new_tokens is None else max_new_tokens,
+        bits=bits,
     )
     if pixels is not None:
         set_pixels(scorer.processor, *pixels)

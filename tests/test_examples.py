@@ -38,6 +38,8 @@ def test_all_are_here():
     tested = {
         "align_embedded.py",
         "custom_scorer.py",
+        "finetune_embedded.py",
+        "paper_in_miniature.py",
         "guided_generation.py",
         "plain_diffusers_loop.py",
         "score_folder.py",
@@ -93,15 +95,40 @@ def test_score_folder(tmp_path, monkeypatch, capsys):
         assert dimension in text
 
 
-def test_align_embedded(tmp_path, monkeypatch, capsys):
+def write_ratings(folder):
+    """Two halves of ratings of plain colours."""
     from PIL import Image
 
     for half, shade in (("first", 0), ("second", 90)):
         lines = ["image,dimension,score"]
         for i in range(8):
-            Image.new("RGB", (64, 64), (30 * i, shade, 120)).save(tmp_path / f"{half}{i}.png")
-            lines.append(f"{half}{i}.png,emotional_valence,{i / 4 - 1}")
-        (tmp_path / f"{half}.csv").write_text("\n".join(lines) + "\n")
+            Image.new("RGB", (64, 64), (30 * i, shade, 120)).save(folder / f"{half}{i}_noto.png")
+            lines.append(f"{half}{i}_noto.png,emotional_valence,{i / 4 - 1}")
+        (folder / f"{half}.csv").write_text("\n".join(lines) + "\n")
+
+
+def test_finetune_embedded(tmp_path, monkeypatch, capsys):
+    run("finetune_embedded.py", "--rounds", 1, "--out", tmp_path, monkeypatch=monkeypatch)
+    text = capsys.readouterr().out
+    assert re.search(r"held-out judge +0\.\d+ -> 0\.\d+", text)
+    for name in ("pytorch_lora_weights.safetensors", "report.html", "before_after.png"):
+        assert (tmp_path / name).exists()
+
+
+def test_paper_in_miniature(tmp_path, monkeypatch, capsys):
+    write_ratings(tmp_path)
+    small = ("--steps", 2, "--n", 2, "--prompts", 1, "--strengths", 0, 1)
+    run("paper_in_miniature.py", "--ratings", tmp_path, "--out", tmp_path / "out", *small, monkeypatch=monkeypatch)
+    text = capsys.readouterr().out
+    assert re.search(r"base +spearman", text)
+    assert "gentle   strength 0     moved 0.00" in text
+    assert "shipped  aligned, best of 2" in text
+    assert (tmp_path / "out/strengths.png").exists()
+    assert (tmp_path / "out/study_gentle/vote.html").exists()
+
+
+def test_align_embedded(tmp_path, monkeypatch, capsys):
+    write_ratings(tmp_path)
     arguments = ("--ratings", tmp_path, "--steps", 6, "--readouts", "greedy")
     run("align_embedded.py", tmp_path / "aligned", *arguments, monkeypatch=monkeypatch)
     text = capsys.readouterr().out
