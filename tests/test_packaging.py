@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = ["_errors", "_info", "scorers", "guidance", "pipelines", "_options", "_console"]
-LAYERS += ["_cli_bench", "_cli_align", "_cli", "__main__"]
+LAYERS += ["_cli_bench", "_cli_align", "_cli_finetune", "_cli_study", "_cli", "__main__"]
 NOT_THE_PACKAGE = {"tests", "examples", "benchmarks", "docs", "build", "dist", "out", "runs"}
 
 if sys.version_info >= (3, 11):
