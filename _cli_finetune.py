@@ -111,7 +111,7 @@ def finetune(
         given["low_memory"] = True
     if steps is not None:
         given["num_inference_steps"] = steps
-    config = settings_for({**given, **read_values(set_)})
+    config = settings_for({**given, **read_values(set_)}, model)
     arguments = {**read_size(size), **read_values(call)}
     silence_libraries()
     from .pipelines import CogGuidedPipeline
@@ -150,12 +150,15 @@ def finetune(
 
 @app.command()
 @friendly
-def settings(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def settings(
+    model: Annotated[str, typer.Option(help="'embedded', or any other.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
     """List every setting of a fine-tuning run with its default, for --set."""
     from ._options import meanings
     from .guidance.finetuning import FinetuneConfig
 
-    config = FinetuneConfig()
+    config = settings_for({}, model)
     if as_json:
         out.print_json(data=config.to_dict())
         return
@@ -166,8 +169,8 @@ def settings(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")
     out.print(table)
 
 
-def settings_for(values: dict[str, Any]) -> FinetuneConfig:
-    """The default settings with some values in their place.
+def settings_for(values: dict[str, Any], model: str = "") -> FinetuneConfig:
+    """The settings to start from for a model, with some values in their place.
 
     Raises:
         UnknownNameError: there is no setting of that name.
@@ -176,7 +179,7 @@ def settings_for(values: dict[str, Any]) -> FinetuneConfig:
     >>> settings_for({"rank": 8}).rank
     8
     """
-    from .guidance.finetuning import FinetuneConfig
+    from .guidance.finetuning import FinetuneConfig, recipe
 
     known = [field.name for field in dataclasses.fields(FinetuneConfig)]
     for name in values:
@@ -185,7 +188,7 @@ def settings_for(values: dict[str, Any]) -> FinetuneConfig:
     if isinstance(values.get("target_modules"), list):
         values = {**values, "target_modules": tuple(values["target_modules"])}
     try:
-        return FinetuneConfig(**values)
+        return dataclasses.replace(recipe(model == "embedded"), **values)
     except TypeError as error:  # a word where a number should be
         raise InputError(f"a setting has a value of the wrong kind: {error}") from error
 

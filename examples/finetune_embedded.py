@@ -5,11 +5,13 @@
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
 
-from cogguided import CogGuidedPipeline, FinetuneConfig, finetune
+from cogguided import CogGuidedPipeline, finetune
+from cogguided.guidance.finetuning import recipe
 
 PROMPTS = (
     "a face|a smiley|an emoji|a glossy face|a flat face|a cartoon face|a glossy smiley|a flat smiley|a calm face|"
@@ -28,9 +30,7 @@ def main() -> None:
     pipe = CogGuidedPipeline.from_pretrained("embedded", target="emotional_valence")
     pipe.set_progress_bar_config(disable=True)
     before = draw(pipe)
-    config = FinetuneConfig(
-        minutes=args.minutes, rounds=args.rounds, num_inference_steps=10, learning_rate=2e-3, updates=8
-    )
+    config = replace(recipe(embedded=True), minutes=args.minutes, rounds=args.rounds)
     result = finetune(pipe, prompts=PROMPTS, evaluation=HELD_OUT, output=args.out, config=config, overwrite=True)
     for name in result.before.values:
         print(f"{name:16} {result.before.mean(name):.3f} -> {result.saved.mean(name):.3f}")

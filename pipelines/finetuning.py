@@ -13,15 +13,17 @@ from diffusers import DiffusionPipeline
 
 from .._errors import InputError, missing_extra
 from ..guidance.finetuning.checkpoints import RUN_FILE, State, check_same, describe
-from ..guidance.finetuning.config import FinetuneConfig
+from ..guidance.finetuning.config import FinetuneConfig, recipe
 from ..guidance.finetuning.drawing import seed_of
 from ..guidance.finetuning.judging import Panel
 from ..guidance.finetuning.loop import Finetuning
 from ..guidance.finetuning.panel import Evaluation
 from ..scorers import Scorer, TargetSpec
 from .cog_guided import CogGuidedPipeline
+from .embedded import embedded_path
 from .judges import load_faithfulness, load_judges, read_lines
 from .learner import PipelineLearner
+from .loading import EMBEDDED
 from .sampler import check_arguments
 
 
@@ -86,7 +88,7 @@ def finetune(
         target: what images should have more of; default: the pipeline's own (see `load_target`).
         prompts: to train on, or a file with one a line.
         output: folder for the LoRA, the report and checkpoints.
-        config: settings; default: `FinetuneConfig()`.
+        config: settings; default: `FinetuneConfig()`, or for "embedded" what suits it (see `recipe`).
         evaluation: held-out prompts, or a file; default: the share `config.held_out` of the prompts.
         scorer: scores the target's terms (see `CogGuidedPipeline`).
         judges: others that judge the held-out images and are never trained on: targets by name; or a list, in which
@@ -107,7 +109,7 @@ def finetune(
 
     An executed example is ``examples/finetune_embedded.py``.
     """
-    chosen = FinetuneConfig() if config is None else config
+    chosen = recipe(_is_embedded(pipe)) if config is None else config
     training, held_out = check_run(prompts, output, chosen, evaluation, resume, overwrite)
     guided = _guided(pipe, target, scorer)
     wanted = guided.load_target()
@@ -195,6 +197,12 @@ def split_prompts(prompts: list[str], evaluation: list[str], config: FinetuneCon
     order = torch.randperm(len(prompts), generator=torch.Generator().manual_seed(config.seed)).tolist()
     held = sorted(order[:count])
     return [p for i, p in enumerate(prompts) if i not in held], [prompts[i] for i in held]
+
+
+def _is_embedded(pipe: DiffusionPipeline | str | Path) -> bool:
+    if isinstance(pipe, str | Path):
+        return str(pipe) == EMBEDDED
+    return str(pipe.config.get("_name_or_path")) in (EMBEDDED, str(embedded_path()))
 
 
 def _guided(pipe: DiffusionPipeline | str | Path, target: TargetSpec | None, scorer: Any) -> CogGuidedPipeline:

@@ -1,7 +1,7 @@
 """Fine-tuning a generator by reward: the losses, the loop they share, and the panel that watches it."""
 
 from .base import Learner
-from .config import METHODS, FinetuneConfig
+from .config import METHODS, FinetuneConfig, recipe
 from .losses import denoising_error, dpo_loss, nft_loss, weighted_loss
 from .panel import Alarm, Evaluation
 
@@ -14,5 +14,6 @@ __all__ = [
     "denoising_error",
     "dpo_loss",
     "nft_loss",
+    "recipe",
     "weighted_loss",
 ]
