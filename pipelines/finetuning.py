@@ -19,9 +19,8 @@ from ..guidance.finetuning.judging import Panel
 from ..guidance.finetuning.loop import Finetuning
 from ..guidance.finetuning.panel import Evaluation
 from ..scorers import Scorer, TargetSpec
-from .cog_guided import CogGuidedPipeline
 from .embedded import embedded_path
-from .judges import load_faithfulness, load_judges, read_lines
+from .judges import guided_view, load_faithfulness, load_judges, read_lines
 from .learner import PipelineLearner
 from .loading import EMBEDDED
 from .sampler import check_arguments
@@ -111,7 +110,7 @@ def finetune(
     """
     chosen = recipe(_is_embedded(pipe)) if config is None else config
     training, held_out = check_run(prompts, output, chosen, evaluation, resume, overwrite)
-    guided = _guided(pipe, target, scorer)
+    guided = guided_view(pipe, target, scorer)
     wanted = guided.load_target()
     if wanted is None:
         raise InputError("finetune: no target; pass what images should have more of, e.g. target='memorability'")
@@ -203,12 +202,6 @@ def _is_embedded(pipe: DiffusionPipeline | str | Path) -> bool:
     if isinstance(pipe, str | Path):
         return str(pipe) == EMBEDDED
     return str(pipe.config.get("_name_or_path")) in (EMBEDDED, str(embedded_path()))
-
-
-def _guided(pipe: DiffusionPipeline | str | Path, target: TargetSpec | None, scorer: Any) -> CogGuidedPipeline:
-    if isinstance(pipe, str | Path):
-        return CogGuidedPipeline.from_pretrained(pipe, target=target, scorer=scorer)
-    return CogGuidedPipeline.from_pipe(pipe, target=target, scorer=scorer)
 
 
 def _save_memory(pipe: DiffusionPipeline) -> None:

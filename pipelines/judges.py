@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from diffusers import DiffusionPipeline
 
 from .._errors import InputError
 from ..scorers import Scorer, Target, TargetSpec, load_scorer, load_target
@@ -13,6 +16,13 @@ from .cog_guided import CogGuidedPipeline
 from .embedded import embedded_path
 
 VALENCE = "emotional_valence"
+
+
+def guided_view(pipe: DiffusionPipeline | str | Path, target: TargetSpec | None, scorer: Any) -> CogGuidedPipeline:
+    """Return a guided view of a pipeline, or load one by name or folder."""
+    if isinstance(pipe, str | Path):
+        return CogGuidedPipeline.from_pretrained(pipe, target=target, scorer=scorer)
+    return CogGuidedPipeline.from_pipe(pipe, target=target, scorer=scorer)
 
 
 def load_judges(

@@ -26,7 +26,7 @@ from ..guidance.text_encoder import swap_text_encoder
 from ..scorers import Scorer, TargetSpec
 from ..scorers.benchmark.folder import write_json
 from .cog_guided import CogGuidedPipeline
-from .judges import load_faithfulness, load_judges, read_lines
+from .judges import guided_view, load_faithfulness, load_judges, read_lines
 from .sampler import check_arguments
 from .study_page import write_pages
 
@@ -109,7 +109,7 @@ def run_study(
         raise InputError("prompts: there are none")
     if n < 1 or len(set(seeds)) != len(seeds) or not seeds:
         raise InputError(f"expected n of at least 1 and seeds that differ, got n={n}, seeds={list(seeds)}")
-    guided = _guided(pipe, target, scorer)
+    guided = guided_view(pipe, target, scorer)
     check_arguments(guided.base_class, arguments)
     wanted = guided.load_target()
     assert wanted is not None
@@ -136,12 +136,6 @@ def run_study(
                         _append(folder, _row(guided, panel, folder, place, (prompt, seed, encoder), n, arguments))
                     bar.update(1)
     return _finish(folder, facts, notes)
-
-
-def _guided(pipe: DiffusionPipeline | str | Path, target: TargetSpec, scorer: Any) -> CogGuidedPipeline:
-    if isinstance(pipe, str | Path):
-        return CogGuidedPipeline.from_pretrained(pipe, target=target, scorer=scorer)
-    return CogGuidedPipeline.from_pipe(pipe, target=target, scorer=scorer)
 
 
 def _claim(folder: Path, facts: Mapping[str, Any], overwrite: bool) -> None:
