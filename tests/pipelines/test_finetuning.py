@@ -248,3 +248,16 @@ def test_tensorboard_gets_the_curves(tmp_path):
     (where,) = {file.parent for file in tmp_path.rglob("events.out.tfevents*")}
     events = EventAccumulator(str(where)).Reload()
     assert {"train/score", "train/loss", "held-out/target"} <= set(events.Tags()["scalars"])
+
+
+def test_half_precision_trains_a_float32_adapter(tmp_path):
+    pipe = tiny_pipeline("flux").to(torch.bfloat16)
+    config = replace(CONFIG, rounds=1, precision="bfloat16")
+    options = {"evaluation": HELD_OUT, "faithfulness": None, "progress": False, **CALL["flux"]}
+    finetune(pipe, FakeScorer(), PROMPTS, tmp_path, config, **options)
+    trained = {n: p for n, p in pipe.transformer.named_parameters() if "lora_B" in n}
+    assert {p.dtype for p in trained.values()} == {torch.float32}
+    assert any(bool(p.any()) for p in trained.values())
+    assert all(bool(t.isfinite().all()) for of in weights(tmp_path).values() for t in of.values())
+    base = {p.dtype for n, p in pipe.transformer.named_parameters() if "lora" not in n}
+    assert base == {torch.bfloat16}
