@@ -1,11 +1,12 @@
 # cogguided: everything starts from a fresh clone; `.venv` is made on first use and kept.
 #   make demo      guided images with the embedded model, in out/demo/
-#   make test      the test suite (offline, CPU)
+#   make test      the test suite (offline, CPU), in JOBS=2 processes
 #   make check     ruff and mypy --strict
 #   make dev       install the tools for working on the code
 #   make embedded  train the embedded model again, from the raw artwork (hours on a CPU)
 
 PYTHON ?= python3
+JOBS ?= 2
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -38,7 +39,7 @@ demo: $(VENV)/.installed
 		--out out/demo --overwrite
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 check: $(VENV)/.installed-dev .typing/cogguided
 	$(BIN)/ruff check .

@@ -49,10 +49,8 @@ class Rounds:
     def __init__(self, learner: Learner, panel: Panel, config: FinetuneConfig, folder: str = "") -> None:
         self.learner, self.panel, self.config, self.folder = learner, panel, config, folder
         tracker = None if config.report_to == "none" else config.report_to
-        mixed = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}[config.precision]
-        self.accelerator = Accelerator(
-            mixed_precision=mixed, log_with=tracker, project_dir=folder, cpu=learner.device.type == "cpu"
-        )
+        # its own mixed precision is one for all that a process ever trains
+        self.accelerator = Accelerator(log_with=tracker, project_dir=folder)
         self.weights = list(learner.parameters.values())
         self.optimizer: Any = torch.optim.AdamW(
             self.weights, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99)
@@ -150,7 +148,8 @@ class Rounds:
         seeds = [seed_of(self.config.seed, "noise", number, part.group, source, slot) for source in sources]
         noise = torch.stack([torch.randn(clean.shape[1:], generator=_generator(seed)) for seed in seeds])
         steps = self.config.num_inference_steps
-        with self.accelerator.autocast():
+        half = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(self.config.precision)
+        with torch.autocast(self.learner.device.type, half, enabled=half is not None):
             return self.learner.predict([texts[part.group]] * len(clean), clean, noise, step, steps)
 
     def _fit(
