@@ -25,7 +25,7 @@ from .loading import EMBEDDED, load_base
 from .output import CogGuidedOutput
 from .record import describe_call, describe_pipeline
 from .sampler import PipelineSampler, check_arguments, check_countable, check_text_to_image, spread_texts
-from .settings import FILE, ScorerSpec, Settings, read_settings
+from .settings import FILE, ScorerSpec, Settings, override, read_settings
 
 
 class CogGuidedPipeline(DiffusionPipeline):
@@ -93,7 +93,7 @@ class CogGuidedPipeline(DiffusionPipeline):
             kwargs["text_encoder"] = text_encoder
         base, source = load_base(pretrained_model_name_or_path, **kwargs)
         saved = read_settings(source, kwargs.get("revision"), bool(kwargs.get("local_files_only")))
-        pipe = cls._view(base, _override(saved, target, scorer, guidance))
+        pipe = cls._view(base, override(saved, target, scorer, guidance))
         pipe._revision = kwargs.get("revision")
         if swapped:
             swap_text_encoder(pipe, text_encoder, text_encoder_strength)
@@ -128,7 +128,7 @@ class CogGuidedPipeline(DiffusionPipeline):
             if name not in pipeline.components:
                 raise unknown_name(f"component of {type(pipeline).__name__}", name, pipeline.components)
         saved = pipeline._settings if isinstance(pipeline, CogGuidedPipeline) else Settings()
-        pipe = cls._view(pipeline, _override(saved, target, scorer, guidance))
+        pipe = cls._view(pipeline, override(saved, target, scorer, guidance))
         if components:
             pipe.register_modules(**components)
         return pipe
@@ -239,7 +239,7 @@ class CogGuidedPipeline(DiffusionPipeline):
                 del self.__dict__["register_to_config"]
                 own = self._settings
                 saved = read_settings(facts["_name_or_path"])
-                self._settings = _override(saved, own.target, own.scorer, own.guidance or None)
+                self._settings = override(saved, own.target, own.scorer, own.guidance or None)
 
         self.__dict__["register_to_config"] = register_to_config
 
@@ -389,18 +389,4 @@ def guided_class(base_class: Any) -> type[CogGuidedPipeline]:
             "__doc__": CogGuidedPipeline.__doc__,
             "base_class": base_class,
         },
-    )
-
-
-def _override(
-    saved: Settings,
-    target: TargetSpec | None,
-    scorer: ScorerSpec | None,
-    guidance: Guidance | Sequence[Guidance] | None,
-) -> Settings:
-    return Settings(
-        saved.target if target is None else target,
-        saved.scorer if scorer is None else scorer,
-        saved.guidance if guidance is None else as_guidance(guidance),
-        saved.call_defaults,
     )

@@ -12,7 +12,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 
 from .._errors import InputError, RecordError
-from ..guidance import Guidance, guidance_from_dict, guidance_to_dict
+from ..guidance import Guidance, as_guidance, guidance_from_dict, guidance_to_dict
 from ..scorers import Scorer, TargetSpec
 
 FILE = "cogguided.json"
@@ -115,3 +115,22 @@ def read_settings(model: str | Path, revision: str | None = None, local_files_on
         return Settings.from_dict(json.loads(path.read_text("utf-8")))
     except (OSError, json.JSONDecodeError) as error:
         raise RecordError(f"{path}: {error}") from error
+
+
+def override(
+    saved: Settings,
+    target: TargetSpec | None,
+    scorer: ScorerSpec | None,
+    guidance: Guidance | Sequence[Guidance] | None,
+) -> Settings:
+    """Return settings in which what is given stands in the place of what was saved.
+
+    >>> override(Settings(target="clip"), None, "fake", None).target
+    'clip'
+    """
+    return Settings(
+        saved.target if target is None else target,
+        saved.scorer if scorer is None else scorer,
+        saved.guidance if guidance is None else as_guidance(guidance),
+        saved.call_defaults,
+    )

@@ -100,7 +100,7 @@ class Rounds:
                 found += self.panel.target(images[batch], [texts[g] for g, _ in places[batch]]).total.tolist()
         scores = torch.full((len(texts), each), math.nan)
         broken = {place for place in places if not bool(latents[place].isfinite().all())}
-        if len(broken) == len(places):
+        if places and len(broken) == len(places):
             raise TrainingError(self._advice(f"round {number + 1}: no image of it is made of finite numbers"))
         for place, value in zip(places, found, strict=True):
             if math.isfinite(value) and place not in broken:
