@@ -22,6 +22,7 @@ from ._console import Debug, err, friendly, out
 from ._errors import GenerationError, RecordError
 from ._options import (
     best_device,
+    place,
     read_dtype,
     read_images,
     read_prompts,
@@ -151,10 +152,7 @@ def generate(
     check_free(folder, overwrite)
     silence_libraries()
     pipe = CogGuidedPipeline.from_pretrained(model, target=target, scorer=scorer, dtype=read_dtype(dtype))
-    if offload:
-        pipe.enable_model_cpu_offload(device=best_device(device))
-    else:
-        pipe.to(best_device(device))
+    place(pipe, device, offload)
     pipe.set_progress_bar_config(disable=quiet or not sys.stderr.isatty())
     scored = target is not None or scorer is not None or pipe.target is not None or pipe.scorer is not None
     saved = pipe.guidance and (search, n, keep, rewrite, batch_size) == (AUTO, None, 1, None, None)

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from ._console import err, friendly, out
-from ._options import best_device, read_dtype, read_size, read_values, silence_libraries
+from ._options import place, read_dtype, read_size, read_values, silence_libraries
 
 if TYPE_CHECKING:
     from .pipelines.study import StudyResult, Tally
@@ -89,10 +89,7 @@ def study(
     from .pipelines.study import run_study
 
     pipe = CogGuidedPipeline.from_pretrained(model, target=target, scorer=scorer, dtype=read_dtype(dtype))
-    if offload:
-        pipe.enable_model_cpu_offload(device=best_device(device))
-    else:
-        pipe.to(best_device(device))
+    place(pipe, device, offload)
     try:
         result = run_study(
             pipe,

@@ -96,6 +96,21 @@ def best_device(name: str | None = None) -> Any:
     return device
 
 
+def place(pipe: Any, device: str | None, offload: bool = False) -> None:
+    """Put a pipeline on a device by name, or the best there is; `offload`: each part only while it is needed.
+
+    >>> place(None, "no such device")
+    Traceback (most recent call last):
+    ...
+    cogguided._errors.InputError: device 'no such device' cannot be used here: ...
+    """
+    where = best_device(device)
+    if offload:
+        pipe.enable_model_cpu_offload(device=where)
+    else:
+        pipe.to(where)
+
+
 def read_images(paths: list[Path]) -> list[Path]:
     """Return image files: those named, and those found in folders, sorted.
 

@@ -7,7 +7,7 @@ import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from peft import PeftModel
@@ -46,25 +46,25 @@ def nothing_reaches(what: str) -> ModelError:
     )
 
 
-class Change:
+class Change(Protocol):
     """What a swap does to an encoder."""
 
     names: list[str]
 
     def set_strength(self, value: float) -> None:
         """0: the original encoder, to the bit; 1: the aligned one."""
-        raise NotImplementedError
+        ...
 
     def undo(self) -> None:
         """Leave the encoder as it was."""
-        raise NotImplementedError
+        ...
 
     def bake(self) -> None:
         """Leave the encoder as it is now."""
-        raise NotImplementedError
+        ...
 
 
-class WeightChange(Change):
+class WeightChange:
     """Exchanges the weights that differ; equal ones are shared with the model given, so that there is one copy."""
 
     def __init__(self, encoder: nn.Module, aligned: nn.Module) -> None:
@@ -111,7 +111,7 @@ class WeightChange(Change):
         self.original, self.aligned = {}, {}
 
 
-class AdapterChange(Change):
+class AdapterChange:
     """Puts a peft adapter on the language model of an encoder, beside its weights."""
 
     def __init__(self, encoder: Any, folder: Path) -> None:

@@ -120,14 +120,13 @@ def run_study(
         "target": wanted.name, "prompts": texts, "seeds": list(seeds), "n": n, "strength": strength,
         "arguments": {k: repr(v) for k, v in arguments.items()},
     }  # fmt: skip
-    _claim(folder, facts, overwrite)
     panel = Panel(wanted, load_judges(guided, wanted, judges), load_faithfulness(guided, faithfulness))
     guided.set_progress_bar_config(disable=True)
-    rows = read_rows(folder)
-    done = {(row["prompt"], row["seed"], row["encoder"]) for row in rows}
     jobs = [(p, s) for p in texts for s in seeds]
     with swap_text_encoder(guided, aligned, strength) as swap:
         notes = list(swap.notes)
+        _claim(folder, facts, overwrite)  # once the model is known to fit
+        done = {(row["prompt"], row["seed"], row["encoder"]) for row in read_rows(folder)}
         with tqdm(total=2 * len(jobs), desc="study", unit="image set", disable=not progress) as bar:
             for place, (prompt, seed) in enumerate(jobs):
                 for encoder in ENCODERS:
@@ -203,7 +202,7 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
     if whole != text:
         file.write_text(whole, "utf-8")
     try:
-        return [json.loads(line) for line in whole.splitlines()]
+        return [json.loads(line) for line in whole.split("\n")[:-1]]  # a prompt may hold other ends of lines
     except ValueError as error:
         raise RecordError(f"{file}: a line is not JSON ({error})") from error
 

@@ -76,11 +76,7 @@ def vote_page(
     about = json.dumps([facts["model"], facts["aligned"], facts["prompts"], facts["seeds"], facts["strength"]])
     study = hashlib.sha256(about.encode()).hexdigest()[:12]
     shuffle = random.Random(study)
-    images: dict[tuple[str, int], dict[str, str]] = {}
-    for row in rows:
-        arm = row["arms"][row["encoder"]]
-        images.setdefault((row["prompt"], row["seed"]), {})[row["encoder"]] = arm["image"]
-    whole = [(key, found) for key, found in images.items() if len(found) == 2]
+    whole = [(key, found) for key, found in _images(rows).items() if {"original", "aligned"} <= set(found)]
     shuffle.shuffle(whole)
     pairs: dict[str, dict[str, Any]] = {}
     parts = []
@@ -104,6 +100,15 @@ def vote_page(
         f"<script>{SCRIPT}</script></body></html>",
     ]
     return "\n".join(page), {"study": study, "pairs": pairs}
+
+
+def _images(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, int], dict[str, str]]:
+    """File of each arm's image, by prompt and seed."""
+    images: dict[tuple[str, int], dict[str, str]] = {}
+    for row in rows:
+        for arm, of in row["arms"].items():
+            images.setdefault((row["prompt"], row["seed"]), {})[arm] = of["image"]
+    return images
 
 
 def _asked(target: str) -> str:
@@ -136,11 +141,7 @@ def _report(
         *(f"<p>{escape(note)}</p>" for note in notes), *table, "</table>",
         '<p>For people to choose: <a href="vote.html">vote.html</a> (blinded).</p>',
     ]  # fmt: skip
-    images: dict[tuple[str, int], dict[str, str]] = {}
-    for row in rows:
-        for arm, of in row["arms"].items():
-            images.setdefault((row["prompt"], row["seed"]), {})[arm] = of["image"]
-    for (prompt, seed), found in images.items():
+    for (prompt, seed), found in _images(rows).items():
         parts.append(f'<h3>{escape(prompt)}</h3><div class="row">')
         for arm in means:
             if arm in found:

@@ -167,6 +167,14 @@ def test_bad_input_is_told(changes, match, tmp_path):
         study(tmp_path, **changes)
 
 
+def test_a_model_that_does_not_fit_leaves_no_study_behind(tmp_path):
+    pipe = tiny_pipeline("qwen_image")
+    (tmp_path / "aligned").mkdir()
+    with pytest.raises(CogGuidedError, match="no model and no adapter"):
+        study(tmp_path, pipe)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine.txt").write_text("mine")
