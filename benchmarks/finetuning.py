@@ -2,7 +2,9 @@
 
 On the embedded generator, for emotional valence upward and downward: 40 training prompts (`finetuning_train.txt`; a fifth of
 them watches the run) and 40 held-out prompts of concepts that are not trained on (`finetuning_held_out.txt`), each with the
-same four seeds before and after. Told of the held-out prompts: the target; a held-out judge (the MLLM aligned on the other
+same four seeds before and after. Where all images of a prompt feel alike there is nothing to learn, so the lists are those
+of `CANDIDATES` whose images of the untrained generator differ most in the target (standard deviation over eight seeds), of
+those that it can draw (CLIP); the held-out judge was not asked (`--choose`). Told of the held-out prompts: the target; a held-out judge (the MLLM aligned on the other
 half of the human ratings, never asked in training); faithfulness (CLIP) and diversity (mean distance of CLIP embeddings of a
 prompt's images). Intervals are 95 % bootstrap over prompts; with several seeds a prompt's value is their mean. Methods have
 the same minutes; a method's gain per minute is over the time of its rounds.
@@ -10,6 +12,7 @@ the same minutes; a method's gain per minute is over the time of its rounds.
     python benchmarks/finetuning.py --out out/finetuning --minutes 8                  # all; goes on where it was killed
     python benchmarks/finetuning.py --out out/finetuning --methods nft --targets up   # some
     python benchmarks/finetuning.py --out out/finetuning --report                     # table and sheets of what is there
+    python benchmarks/finetuning.py --choose                                          # choose the prompts again
 """
 
 from __future__ import annotations
@@ -30,14 +33,38 @@ from cogguided.pipelines.embedded import embedded_path
 HERE = Path(__file__).resolve().parent
 TARGETS = {"up": 1.0, "down": -1.0}
 SEEDS_OF_IMAGES = (90001, 90002, 90003, 90004)
-COMMON = {"num_inference_steps": 10, "updates": 8, "warmup": 2, "evaluate_every": 10, "images_per_evaluation": 2, "save": "last"}
+COMMON = {"num_inference_steps": 10, "updates": 8, "warmup": 2, "evaluate_every": 20, "images_per_evaluation": 2, "save": "last"}
 METHODS: dict[str, dict[str, Any]] = {
     "nft": {"method": "nft", "learning_rate": 2e-3},
-    "rwr": {"method": "rwr", "learning_rate": 2e-3},
-    "nft-anchored": {"method": "nft", "learning_rate": 2e-3, "reference_weight": 0.3},
-    "rwr-slow": {"method": "rwr", "learning_rate": 5e-4},
+    "nft-guided": {"method": "nft", "learning_rate": 2e-3, "guided": True},
+    "rwr": {"method": "rwr", "learning_rate": 5e-4},
+    "rwr-guided": {"method": "rwr", "learning_rate": 5e-4, "guided": True},
     "dpo": {"method": "dpo", "learning_rate": 2e-3},
 }
+STYLES = ("", "glossy ", "flat ", "cartoon ")
+MOODS = (
+    "calm tired shy cool nervous bored surprised sleepy cold shocked funny silly confused excited worried disappointed scared "
+    "embarrassed"
+).split()
+CANDIDATES = {
+    "train": [
+        *(style + thing for thing in "face smiley emoji heart bird flower fruit drink insect".split() for style in STYLES),
+        *(f"{mood} face" for mood in MOODS),
+        *(f"{mood} smiley" for mood in MOODS[::2]),
+    ],
+    "held_out": [
+        *(
+            style + thing
+            for thing in "cat monster hand thing dessert plant monkey tree dog cake fish person ball car vegetable".split()
+            for style in STYLES
+        ),
+        *(style + "food" for style in STYLES),
+        "the weather",
+        *(style + "weather" for style in STYLES[1:]),
+        *(f"{mood} cat" for mood in MOODS),
+    ],
+}
+LEAST_FAITHFUL = 0.45
 
 
 def lines(name: str) -> list[str]:
@@ -65,6 +92,21 @@ class Judges:
             found["diversity"].append(float(mean_distance(self.scorers["faithfulness"].encode_images(made)) or 0.0))
             images += made
         return found, images
+
+
+def choose(count: int = 40, seeds: range = range(500, 508)) -> None:
+    """Write the lists of prompts: those of a list of candidates that leave the target most open."""
+    pipe, target, clip = generator(), load_scorer("emotional_valence"), load_scorer("clip")
+    for name, candidates in CANDIDATES.items():
+        found = {}
+        for text in candidates:
+            bare = text.startswith("the ") or text.endswith(("food", "weather"))
+            prompt = text if bare else f"{'an' if text[0] in 'aeiou' else 'a'} {text}"
+            made = pipe([prompt] * len(seeds), seed=list(seeds)).images
+            if float(clip(made, [prompt] * len(made)).values.mean()) >= LEAST_FAITHFUL:
+                found[prompt] = float(target(made).values.std(correction=0))
+        best = set(sorted(found, key=lambda prompt: -found[prompt])[:count])
+        (HERE / f"finetuning_{name}.txt").write_text("".join(f"{p}\n" for p in found if p in best))
 
 
 def generator() -> CogGuidedPipeline:
@@ -197,9 +239,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="of torch; default: its own")
     parser.add_argument("--progress", action="store_true", help="show a bar")
     parser.add_argument("--report", action="store_true", help="only the table and the sheets")
+    parser.add_argument("--choose", action="store_true", help="only write the lists of prompts")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
+    if args.choose:
+        choose()
+        return
     if not args.report:
         measure(args)
     report(args)

@@ -127,9 +127,8 @@ def finetune(
     guided.set_progress_bar_config(disable=True)
     try:
         seed = seed_of(chosen.seed, "lora")
-        learner = PipelineLearner(
-            guided, guided.base_class, arguments, chosen.rank, chosen.alpha, chosen.target_modules, seed
-        )
+        shape = (chosen.rank, chosen.alpha, chosen.target_modules)
+        learner = PipelineLearner(guided, guided.base_class, arguments, *shape, seed, chosen.guided)
         if chosen.checkpoints_activations:
             learner.checkpoint_activations()
         state = Finetuning(learner, panel, training, held_out, folder, facts, chosen, progress).run(resume)

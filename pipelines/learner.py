@@ -40,6 +40,7 @@ class PipelineLearner:
         alpha: of the LoRA.
         target_modules: names of the layers it is put on, or "all-linear".
         seed: of the LoRA's first weights.
+        guided: predictions are those of the sampler, after classifier-free guidance, in place of the prompt's alone.
 
     Raises:
         ModelError: no denoiser, none of the layers, or an adapter that is there already.
@@ -54,6 +55,7 @@ class PipelineLearner:
         alpha: float | None = None,
         target_modules: Sequence[str] | str = "all-linear",
         seed: int = 0,
+        guided: bool = False,
     ) -> None:
         self.pipe, self.base_class = pipe, base_class
         models = denoisers(pipe)
@@ -77,7 +79,7 @@ class PipelineLearner:
         self._sampler._encodings = kept
         self._asking = PipelineSampler(pipe, base_class, {})
         self._asking._encodings = kept
-        self._asking.arguments = self._without_guidance(dict(arguments))
+        self._asking.arguments = dict(arguments) if guided else self._without_guidance(dict(arguments))
         self._levels: dict[int | None, list[Level]] = {}
 
     def _add_adapter(self, rank: int, alpha: float | None, target_modules: Sequence[str] | str, seed: int) -> None:
@@ -143,7 +145,9 @@ class PipelineLearner:
     def predict(
         self, prompts: Sequence[str], clean: torch.Tensor, noise: torch.Tensor, step: int, steps: int | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return what the denoiser says of noised latents, without classifier-free guidance, and what it should say.
+        """Return what the denoiser says of noised latents, and what it should say.
+
+        Without classifier-free guidance, unless `guided`.
 
         Args:
             prompts: B.

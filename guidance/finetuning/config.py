@@ -53,6 +53,8 @@ class FinetuneConfig:
         pairs: "dpo": best/worst pairs of each prompt.
         advantage: standard deviation that scores of a prompt are divided by: "all" prompts' or "within" the prompt.
         reference_weight: weight of the squared distance to the untrained model's predictions.
+        guided: fit the prediction that the sampler uses, after classifier-free guidance, in place of the prompt's
+            alone; twice the computation where there is guidance.
         evaluate_every: rounds between evaluations on held-out prompts.
         held_out: share of the prompts that is held out where no evaluation prompts are given.
         images_per_evaluation: images of each held-out prompt, with fixed seeds.
@@ -99,6 +101,7 @@ class FinetuneConfig:
     pairs: int = 2
     advantage: str = "all"
     reference_weight: float = 0.0
+    guided: bool = False
     evaluate_every: int = 5
     held_out: float = 0.2
     images_per_evaluation: int = 4

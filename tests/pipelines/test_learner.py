@@ -36,9 +36,9 @@ def test_two_rounds_move_the_adapter_alone_and_plain_diffusers_loads_it(family, 
     before = {n: {k: p.clone() for k, p in m.named_parameters()} for n, m in modules(pipe).items()}
     plain = draw(pipe, family)
     method = {"sd15": "dpo", "flux": "rwr"}.get(family, "nft")
+    config = FinetuneConfig(method=method, guided=family in ("sdxl", "sana", "qwenimage"), **SETTINGS)
     result = finetune(
-        pipe, FakeScorer(), PROMPTS, tmp_path, FinetuneConfig(method=method, **SETTINGS), faithfulness=None,
-        progress=False, **CALL[family],
+        pipe, FakeScorer(), PROMPTS, tmp_path, config, faithfulness=None, progress=False, **CALL[family],
     )  # fmt: skip
     assert (result.rounds, result.stopped, len(result.evaluations)) == (2, "rounds", 2)
     for name, module in modules(pipe).items():
@@ -65,11 +65,12 @@ def modules(pipe):
     return {n: m for n, m in pipe.components.items() if isinstance(m, torch.nn.Module)}
 
 
+@pytest.mark.parametrize("guided", [False, True])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_answer_is_what_the_sampler_would_hear(family):
+def test_the_answer_is_what_the_sampler_would_hear(family, guided):
     """Latents that sampling passes through, asked about again, give the very output that the scheduler got."""
     pipe = tiny_pipeline(family)
-    subject = learner(pipe, family)
+    subject = learner(pipe, family, guided=guided)
     heard = []
     scheduler = pipe.scheduler
     original = scheduler.step
@@ -86,6 +87,18 @@ def test_the_answer_is_what_the_sampler_would_hear(family):
         question = Question(place, sample)
         subject._ask(["a cat"], question, None)
         assert torch.allclose(question.output, output, atol=1e-5), place
+
+
+def test_a_guided_answer_has_the_guidance_in_it():
+    pipe = tiny_pipeline("sd15")
+    subject, plain = learner(pipe, "sd15", guided=True), CALL["sd15"]
+    assert plain.get("guidance_scale", 7.5) > 1
+    clean, noise = torch.randn(2, 1, 4, 8, 8)
+    output, _ = subject.predict(["a cat"], clean, noise, 1)
+    subject._asking.arguments = subject._without_guidance(dict(plain))
+    assert (subject.predict(["a cat"], clean, noise, 1)[0] - output).abs().max() > 1e-4
+    output.sum().backward()
+    assert all(p.grad is not None for p in subject.parameters.values())
 
 
 @pytest.mark.parametrize("make", [DDIMScheduler, EulerDiscreteScheduler])
