@@ -38,7 +38,8 @@ class JointSearch:
         rewrites: new wordings per round; None: half of its drafts.
         rounds: each is told how the wordings so far did.
         steps: denoising steps of a draft.
-        full: how many drafts to make in full; None: `keep` and one more, for what a draft got wrong.
+        full: how many drafts to make in full; None: `keep` and one more, for what a draft got wrong. 0: none, the
+            drafts are what is returned, so `steps` must be enough for a picture.
         keep: how many of the best to return per prompt.
         proposer: of wordings (see `RewritePrompt`).
         margin: how much less faithful an image may be, as a share of the own wording's faithfulness.
@@ -63,15 +64,15 @@ class JointSearch:
 
     def __post_init__(self) -> None:
         numbers = {"n": self.n, "rounds": self.rounds, "steps": self.steps, "keep": self.keep}
-        check_whole("JointSearch", **numbers, full=self.full, batch_size=self.batch_size)
-        check_whole("JointSearch", 0, rewrites=self.rewrites)
+        check_whole("JointSearch", **numbers, batch_size=self.batch_size)
+        check_whole("JointSearch", 0, rewrites=self.rewrites, full=self.full)
         check_part("JointSearch", margin=self.margin)
         if self.n < self.rounds * (self.new + 1):
             raise InputError(
                 f"JointSearch: n={self.n} drafts are too few for rewrites={self.new} wordings and the own one "
                 f"in each of rounds={self.rounds}"
             )
-        if not self.keep <= self.finalists <= self.n:
+        if not self.keep <= (self.finalists or self.n) <= self.n:
             raise InputError(
                 f"JointSearch: expected keep <= full <= n, got keep={self.keep}, full={self.full}, n={self.n}"
             )
@@ -175,6 +176,9 @@ class JointSearch:
                 if wording.round and (wording.error or not faithful >= own - self.margin * abs(own)):
                     candidate.held_back = STRAYED
             fit = [(j, c) for _, j, c in mine if c.held_back is None and c.valid]
+            if self.finalists == 0:
+                for _, candidate in fit:
+                    candidate.finished = True
             jobs += [job for job, _ in sorted(fit, key=lambda pair: pair[1].rank)[: self.finalists]]
         if jobs:
             finish(run, Pool(run, jobs, batch_size=self.batch_size))

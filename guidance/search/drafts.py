@@ -23,7 +23,8 @@ class Drafts:
         n: drafts per prompt.
         keep: how many of the best to return per prompt, best first.
         steps: denoising steps of a draft.
-        full: how many drafts to make in full; None: `keep` and one more, for what a draft got wrong.
+        full: how many drafts to make in full; None: `keep` and one more, for what a draft got wrong. 0: none, the
+            drafts are what is returned, so `steps` must be enough for a picture.
         arguments: other arguments of the pipeline's call for drafts alone, e.g. {"true_cfg_scale": 1.0}.
         batch_size: images at once; None: 8, and half as many each time memory runs out.
 
@@ -40,7 +41,8 @@ class Drafts:
     name: ClassVar[str] = "drafts"
 
     def __post_init__(self) -> None:
-        check_whole("Drafts", n=self.n, keep=self.keep, steps=self.steps, full=self.full, batch_size=self.batch_size)
+        check_whole("Drafts", n=self.n, keep=self.keep, steps=self.steps, batch_size=self.batch_size)
+        check_whole("Drafts", 0, full=self.full)
         if not self.keep <= (self.full or self.n) <= self.n:
             raise InputError(
                 f"Drafts: expected keep <= full <= n, got keep={self.keep}, full={self.full}, n={self.n}"
@@ -73,9 +75,13 @@ class Drafts:
             pool.advance(1.0)
             pool.look()
             drafts.append(pool)
-        found = [(job, c) for pool in drafts for job, c in zip(pool.jobs, pool.candidates, strict=True)]
-        found = [(job, c) for job, c in found if c is not None and c.valid]
-        found.sort(key=lambda pair: pair[1].rank if pair[1] else (True, True, 0.0))
+        seen = [(job, c) for pool in drafts for job, c in zip(pool.jobs, pool.candidates, strict=True)]
+        found = [(job, c) for job, c in seen if c is not None and c.valid]
+        if self.finalists == 0:
+            for _, candidate in found:
+                candidate.finished = True
+            return
+        found.sort(key=lambda pair: pair[1].rank)
         best = spread_evenly([job for job, _ in found], self.finalists)
         if best:
             finish(run, Pool(run, best, batch_size=self.batch_size))

@@ -37,6 +37,16 @@ def test_the_own_wording_wins_where_it_is_best():
     assert {c.prompt for c in run.candidates if c.chosen} == {"a cat"}
 
 
+def test_drafts_may_be_what_is_returned():
+    painter = Painter(WORLD)
+    run, _, _ = search(painter, ["a better cat", "a great dog"], n=6, rewrites=2, full=0)
+    assert len(painter.drawn) == 6
+    assert all(steps == 4 for *_, steps in painter.drawn)
+    (chosen,) = [c for c in run.candidates if c.chosen]
+    assert (chosen.prompt, chosen.finished) == ("a better cat", True)
+    assert not any(c.finished for c in run.candidates if c.prompt == "a great dog")
+
+
 def test_later_rounds_go_to_the_better_half_and_are_told():
     painter = Painter({**WORLD, "newer": (160, 200)})
     _, proposer, _ = search(painter, ["a better cat", "the same cat"], ["newer"], n=8, rewrites=2, full=1)
@@ -75,10 +85,12 @@ def test_the_budget_is_kept(limit):
     assert any(c.chosen and c.finished for c in run.candidates)
 
 
-def test_every_image_replays(tmp_path):
+@pytest.mark.parametrize("full", [None, 0])
+def test_every_image_replays(tmp_path, full):
     pipe = CogGuidedPipeline.from_pipe(tiny_pipeline("flux"), target=FakeScorer())
     pipe.set_progress_bar_config(disable=True)
-    guidance = JointSearch(6, rewrites=2, rounds=2, steps=2, keep=2, faithfulness=FakeScorer("faithful"), margin=0.5)
+    judge = FakeScorer("faithful")
+    guidance = JointSearch(6, rewrites=2, rounds=2, steps=2, full=full, keep=2, faithfulness=judge, margin=0.5)
     out = pipe("a cat", guidance=guidance, seed=0, diversity=0.0, **{**CALL["flux"], "num_inference_steps": 4})
     assert len(out.images) == 2
     folder = out.save(tmp_path)

@@ -93,6 +93,15 @@ def test_drafts_are_made_in_full_from_the_same_noise():
         assert np.abs(pixels(candidate.image) - pixels(plain)).max() <= 1
 
 
+def test_drafts_may_be_what_is_returned():
+    run = run_of(tiny_pipeline("sd3"), "sd3")
+    Drafts(4, steps=2, full=0)(run)
+    run.finish()
+    assert len(finished(run)) == len(run.candidates) == 4
+    best = max(c.score for c in run.candidates)
+    assert [c.chosen for c in run.candidates] == [c.score == best for c in run.candidates]
+
+
 @pytest.mark.parametrize("resample", ["adaptive", "always"])
 @pytest.mark.parametrize("family", ["sd15", "qwen_image"])
 def test_steering_by_a_flat_score_changes_nothing(family, resample):
