@@ -93,7 +93,10 @@ def generate(
     scorer: Annotated[str | None, typer.Option(help="Scores the target: a name, folder or hub name.")] = None,
     n: Annotated[
         int | None,
-        typer.Option("--n", "-n", min=1, help="Candidates per prompt; default: 12 (joint), 16, 1 without target."),
+        typer.Option(
+            "--n", "-n", min=1,
+            help="Candidates per prompt; default: 12 (joint), 15 (auto of embedded), 16, 1 (nothing is scored).",
+        ),
     ] = None,
     keep: Annotated[int, typer.Option(min=1, help="How many good ones to choose per prompt.")] = 1,
     search: Annotated[
@@ -105,6 +108,13 @@ def generate(
     rewrite: Annotated[
         int | None,
         typer.Option(min=0, help="Other wordings of each prompt to try; default: half of a joint search's drafts."),
+    ] = None,
+    draft_steps: Annotated[
+        int | None, typer.Option(min=1, help="Denoising steps of the drafts of joint and drafts; default: 4.")
+    ] = None,
+    full: Annotated[
+        int | None,
+        typer.Option(min=0, help="Drafts to make in full; 0: drafts are the images. Default: --keep and one more."),
     ] = None,
     proposer: Annotated[
         str,
@@ -147,6 +157,7 @@ def generate(
 
     from .guidance.named import AUTO, named_guidance
     from .pipelines import CogGuidedPipeline
+    from .pipelines.loading import EMBEDDED
     from .pipelines.output import check_free
 
     check_free(folder, overwrite)
@@ -155,8 +166,14 @@ def generate(
     place(pipe, device, offload)
     pipe.set_progress_bar_config(disable=quiet or not sys.stderr.isatty())
     scored = target is not None or scorer is not None or pipe.target is not None or pipe.scorer is not None
-    saved = pipe.guidance and (search, n, keep, rewrite, batch_size) == (AUTO, None, 1, None, None)
-    guidance = None if saved else named_guidance(search, n, keep, rewrite, proposer, scored, batch_size)
+    given = (search, n, keep, rewrite, batch_size, draft_steps, full)
+    saved = pipe.guidance and given == (AUTO, None, 1, None, None, None, None)
+    few = model == EMBEDDED and "num_inference_steps" not in arguments
+    guidance = (
+        None
+        if saved
+        else named_guidance(search, n, keep, rewrite, proposer, scored, batch_size, draft_steps, full, few)
+    )
     try:
         output = pipe(texts, seed=seed, guidance=guidance, budget=budget, diversity=diversity, **arguments)
     except GenerationError as error:

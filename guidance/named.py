@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from .._errors import InputError, unknown_name
 from .base import Guidance
@@ -14,6 +15,7 @@ from .search import Drafts, FKSteering, Halving, NoiseSearch, RewardGradient
 AUTO = "auto"
 DEFAULT_N = {JointSearch.name: 12}
 OTHERWISE_N = 16
+FEW_STEPS, FEW_STEPS_N = 6, 15
 
 
 def _noise(n: int, keep: int, batch_size: int | None) -> NoiseSearch:
@@ -49,6 +51,9 @@ def named_guidance(
     proposer: str = "phrases",
     scored: bool = True,
     batch_size: int | None = None,
+    draft_steps: int | None = None,
+    full: int | None = None,
+    few_steps: bool = False,
 ) -> list[Guidance]:
     """Return the guidance of a few plain settings.
 
@@ -61,6 +66,10 @@ def named_guidance(
         proposer: of wordings (see `RewritePrompt`).
         scored: whether there is a target.
         batch_size: images at once.
+        draft_steps: denoising steps of the drafts of "joint" and "drafts"; None: 4.
+        full: how many of those drafts to make in full, 0: they are what is returned; None: `keep` and one more.
+        few_steps: the model is known to draw as well in six steps, as the embedded one: "auto" is then
+            a joint search of 15 images of six steps, none of which is made again.
 
     Raises:
         UnknownNameError: no such search.
@@ -70,23 +79,36 @@ def named_guidance(
     [Halving(n=8, at=(0.2, 0.4), keep=1, ratio=2.0, batch_size=None)]
     >>> [step.name for step in named_guidance("drafts", rewrite=4)], [step.name for step in named_guidance()]
     (['rewrite', 'drafts'], ['joint'])
+    >>> joint, = named_guidance(few_steps=True)
+    >>> joint.n, joint.steps, joint.full
+    (15, 6, 0)
     >>> named_guidance(scored=False)
     []
     """
     if search != AUTO and search not in SEARCHES:
         raise unknown_name("search", search, [AUTO, *SEARCHES])
+    given = {"draft_steps": draft_steps, "full": full}
+    if search not in (AUTO, JointSearch.name, Drafts.name) and given != dict.fromkeys(given):
+        raise InputError(f"draft_steps={draft_steps}, full={full}: search {search!r} has no drafts")
     if not scored:
         if rewrite or search not in (AUTO, BestOfN.name):
             raise InputError(f"search {search!r}, rewrite={rewrite}: nothing to search by; give a target")
         count = keep if n is None else n
         return [BestOfN(count, batch_size, keep)] if count > 1 or batch_size else []
     name = JointSearch.name if search == AUTO and n != 1 else BestOfN.name if search == AUTO else search
-    count = max(keep, DEFAULT_N.get(name, OTHERWISE_N)) if n is None else n
+    few = few_steps and search == AUTO and given == dict.fromkeys(given)
+    if few:
+        draft_steps, full = FEW_STEPS, 0
+    drafts: dict[str, Any] = {"steps": draft_steps or 4, "full": full, "keep": keep, "batch_size": batch_size}
+    usual = FEW_STEPS_N if few else DEFAULT_N.get(name, OTHERWISE_N)
+    count = max(keep, usual) if n is None else n
     if name == JointSearch.name:
-        return [JointSearch(count, rewrites=rewrite, keep=keep, proposer=proposer, batch_size=batch_size)]
+        return [JointSearch(count, rewrites=rewrite, proposer=proposer, **drafts)]
     if count == 1 and not rewrite and search == AUTO and batch_size is None:
         return []
-    steps: list[Guidance] = [SEARCHES[name](count, keep, batch_size)]
+    steps: list[Guidance] = [
+        Drafts(count, **drafts) if name == Drafts.name else SEARCHES[name](count, keep, batch_size)
+    ]
     if rewrite:
         steps.insert(0, RewritePrompt(rewrite, proposer=proposer, batch_size=batch_size))
     return steps

@@ -90,6 +90,22 @@ def test_generate_by_every_search(model, tmp_path, search):
     assert "pixel for pixel" in call("replay", tmp_path, str(len(record.candidates) - 1)).stdout
 
 
+@pytest.mark.parametrize("search", ["joint", "drafts"])
+def test_generate_with_drafts_as_the_images(model, tmp_path, search):
+    flags = ["--target", "fake", "--search", search, "--n", "4", "--draft-steps", "3", "--full", "0"]
+    generate(model, tmp_path, "a face", *flags)
+    record = read_record(tmp_path)
+    assert len(record.candidates) == 4
+    (settings,) = record.facts["call"]["guidance"]
+    assert (settings["steps"], settings["full"]) == (3, 0)
+    assert "pixel for pixel" in call("replay", tmp_path, "0").stdout
+
+
+def test_draft_settings_where_there_are_no_drafts(model, tmp_path):
+    done = call("generate", "x", "--model", model, "--target", "fake", "--search", "fk", "--full", "0", code=1)
+    assert "has no drafts" in done.stderr
+
+
 def test_generate_with_other_wordings(model, tmp_path):
     flags = ["--target", "fake", "--rewrite", "2", "--search", "halving", "--n", "2", "--seed", "0"]
     generate(model, tmp_path, "a face", *flags)
