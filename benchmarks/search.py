@@ -60,9 +60,9 @@ SIZES = (1, 2, 4, 8, 16, 32)
 WHOLE = 41
 """Network evaluations of one candidate: 20 steps, two passes each, and one of the scorer."""
 METHODS: dict[str, Any] = {
-    "joint 14, 6 steps": JointSearch(14, steps=6, full=0),
+    "joint 15, 6 steps": JointSearch(15, steps=6, full=0),
     "joint 12": JointSearch(12),
-    "drafts 15, 6 steps": Drafts(15, steps=6, full=0),
+    "drafts 16, 6 steps": Drafts(16, steps=6, full=0),
     "drafts 16": Drafts(16),
     "halving 16": Halving(16),
     "fk 8": FKSteering(8),
