@@ -4,8 +4,8 @@ On the embedded generator, for emotional valence upward and downward: 40 trainin
 them watches the run) and 40 held-out prompts of concepts that are not trained on (`finetuning_held_out.txt`), each with the
 same four seeds before and after. Where all images of a prompt feel alike there is nothing to learn, so the lists are those
 of `CANDIDATES` whose images of the untrained generator differ most in the target (standard deviation over eight seeds), of
-those that it can draw (CLIP); the held-out judge was not asked (`--choose`). Told of the held-out prompts: the target; a held-out judge (the MLLM aligned on the other
-half of the human ratings, never asked in training); faithfulness (CLIP) and diversity (mean distance of CLIP embeddings of a
+those that it can draw (CLIP); the held-out judge was not asked (`--choose`). Told of the held-out prompts: the target; a
+held-out judge (the MLLM aligned on the other half of the human ratings, never asked in training); faithfulness (CLIP) and diversity (mean distance of CLIP embeddings of a
 prompt's images). Intervals are 95 % bootstrap over prompts; with several seeds a prompt's value is their mean. Methods have
 the same minutes; a method's gain per minute is over the time of its rounds.
 

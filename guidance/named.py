@@ -87,19 +87,21 @@ def named_guidance(
     """
     if search != AUTO and search not in SEARCHES:
         raise unknown_name("search", search, [AUTO, *SEARCHES])
-    given = {"draft_steps": draft_steps, "full": full}
-    if search not in (AUTO, JointSearch.name, Drafts.name) and given != dict.fromkeys(given):
-        raise InputError(f"draft_steps={draft_steps}, full={full}: search {search!r} has no drafts")
+    name = JointSearch.name if search == AUTO and n != 1 else BestOfN.name if search == AUTO else search
+    asked = draft_steps is not None or full is not None
+    if asked and name not in (JointSearch.name, Drafts.name):
+        raise InputError(f"draft_steps={draft_steps}, full={full}: search {name!r} has no drafts")
     if not scored:
-        if rewrite or search not in (AUTO, BestOfN.name):
+        if rewrite or asked or search not in (AUTO, BestOfN.name):
             raise InputError(f"search {search!r}, rewrite={rewrite}: nothing to search by; give a target")
         count = keep if n is None else n
         return [BestOfN(count, batch_size, keep)] if count > 1 or batch_size else []
-    name = JointSearch.name if search == AUTO and n != 1 else BestOfN.name if search == AUTO else search
-    few = few_steps and search == AUTO and given == dict.fromkeys(given)
+    few = few_steps and search == AUTO and not asked
     if few:
         draft_steps, full = FEW_STEPS, 0
-    drafts: dict[str, Any] = {"steps": draft_steps or 4, "full": full, "keep": keep, "batch_size": batch_size}
+    drafts: dict[str, Any] = {"full": full, "keep": keep, "batch_size": batch_size}
+    if draft_steps is not None:
+        drafts["steps"] = draft_steps
     usual = FEW_STEPS_N if few else DEFAULT_N.get(name, OTHERWISE_N)
     count = max(keep, usual) if n is None else n
     if name == JointSearch.name:

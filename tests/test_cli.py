@@ -101,9 +101,16 @@ def test_generate_with_drafts_as_the_images(model, tmp_path, search):
     assert "pixel for pixel" in call("replay", tmp_path, "0").stdout
 
 
-def test_draft_settings_where_there_are_no_drafts(model, tmp_path):
-    done = call("generate", "x", "--model", model, "--target", "fake", "--search", "fk", "--full", "0", code=1)
-    assert "has no drafts" in done.stderr
+@pytest.mark.parametrize(
+    ("flags", "match"),
+    [
+        (["--target", "fake", "--search", "fk", "--full", "0"], "has no drafts"),
+        (["--target", "fake", "--n", "1", "--draft-steps", "3"], "has no drafts"),
+        (["--full", "0"], "nothing to search by"),
+    ],
+)
+def test_draft_settings_where_there_are_no_drafts(model, tmp_path, flags, match):
+    assert match in generate(model, tmp_path, "a face", *flags, code=1).stderr
 
 
 def test_generate_with_other_wordings(model, tmp_path):

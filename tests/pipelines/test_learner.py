@@ -36,7 +36,7 @@ def test_two_rounds_move_the_adapter_alone_and_plain_diffusers_loads_it(family, 
     before = {n: {k: p.clone() for k, p in m.named_parameters()} for n, m in modules(pipe).items()}
     plain = draw(pipe, family)
     method = {"sd15": "dpo", "flux": "rwr"}.get(family, "nft")
-    config = FinetuneConfig(method=method, guided=family in ("sdxl", "sana", "qwenimage"), **SETTINGS)
+    config = FinetuneConfig(method=method, guided=family in ("sdxl", "sana", "qwen_image"), **SETTINGS)
     result = finetune(
         pipe, FakeScorer(), PROMPTS, tmp_path, config, faithfulness=None, progress=False, **CALL[family],
     )  # fmt: skip
