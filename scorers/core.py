@@ -30,7 +30,7 @@ class Core:
     trees: dict[str, AnswerTree] = field(default_factory=dict)
     packed: bool = True
 
-    def prepare(self, pictures: Sequence[Image.Image], question: str) -> Inputs:
+    def prepare(self, pictures: Sequence[Image.Image] | Sequence[torch.Tensor], question: str) -> Inputs:
         """Run the processor: right-padded prompts of image, question and the start of the answer."""
         tensors = build_prompts(self.processor, pictures, [question] * len(pictures), self.facts.system_prompt)
         place, dtype = self.model.device, self.model.dtype

@@ -27,11 +27,13 @@ def chat(image: object, question: str, system_prompt: str | None = None) -> list
 
 def build_prompts(
     processor: ProcessorMixin,
-    pictures: Sequence[Image.Image],
+    pictures: Sequence[Image.Image] | Sequence[torch.Tensor],
     questions: Sequence[str],
     system_prompt: str | None = None,
 ) -> Inputs:
     """Run the processor over B pictures, one question each: image, question and the start of the answer.
+
+    Pictures may be tensors (3, H, W) in [0, 1]; where the processor computes in torch, their graph is kept.
 
     Returns:
         the model's inputs; prompts are padded on the right to ``input_ids`` (B, L).
@@ -39,12 +41,13 @@ def build_prompts(
     Executed with every family's processor in ``tests/scorers/test_mllm.py``.
     """
     template: Any = processor.apply_chat_template
+    scaled = {"do_rescale": False} if isinstance(pictures[0], torch.Tensor) else {}
     out: Any = template(
         [chat(picture, text, system_prompt) for picture, text in zip(pictures, questions, strict=True)],
         tokenize=True,
         add_generation_prompt=True,
         return_dict=True,
-        processor_kwargs={"padding": True, "padding_side": "right", "return_tensors": "pt"},
+        processor_kwargs={"padding": True, "padding_side": "right", "return_tensors": "pt", **scaled},
     )
     return {key: torch.as_tensor(value) for key, value in out.items()}
 

@@ -11,6 +11,10 @@ minus sign and tokens of several digits need no special case. Where what is left
 less than a thousandth of the range, the tree is cut: with single digits, the third decimal of a 0-to-10 scale
 is taken to be there and is not looked at. Where the digits before it were not sure to be followed by more of
 a number, that would skew the weights, and the tree is followed to its leaves.
+
+Of branches whose answers lie within a hundredth of the range, first the likeliest few are followed. How far their
+means are from their middles tells how far those of the others are: if that is so much alike that the mean cannot be
+out by more than a thousandth of the range, the others are left there; if not, all are followed.
 """
 
 from __future__ import annotations
@@ -30,6 +34,10 @@ RESOLUTION = 1e-3
 """Branches are followed until their answers lie within this part of the range of their middle."""
 CUT = 5e-4
 """Branches that together hold less than this part of the captured mass are left out."""
+ALIKE = 1e-2
+"""Branches whose answers lie within this part of the range of their middle may be judged by a few of them."""
+FEW = 8
+"""How many of those."""
 SURE = 0.99
 """The tree may be cut if numbers begun went on as numbers with this probability."""
 MAX_NODES = 512
@@ -56,6 +64,8 @@ class AnswerTree:
         opened: (nodes,) whether a digit or sign of the number is known.
         root: the tree as linked nodes.
         cut_height: how many tokens short of an answer's end the tree is cut, 0 for not at all.
+        stems: (nodes,) the branch that the node is or grows on, of those known to within `ALIKE`; -1 above them.
+        single: (nodes,) whether only one number is beneath.
     """
 
     tokens: Ints
@@ -67,17 +77,41 @@ class AnswerTree:
     opened: Bools
     root: _Node
     cut_height: int
+    stems: Ints
+    single: Bools
 
     @cached_property
     def full(self) -> AnswerTree:
         """The same tree down to its leaves; the nodes of this one come first and keep their places."""
-        return _flatten(self.root, self.cut_height, to_leaves=True) if self.cut_height else self
+        return _flatten(self.root, self.cut_height, 0, to_leaves=True) if self.cut_height else self
 
     @cached_property
     def ends(self) -> Bools:
         """(nodes,) whether the tree ends there."""
         ends: Bools = self.first == self.last
         return ends
+
+    @cached_property
+    def branches(self) -> Bools:
+        """(nodes,) whether it is a branch that is known to within `ALIKE`."""
+        branches: Bools = self.stems == np.arange(len(self.stems))
+        return branches
+
+    @cached_property
+    def open_branches(self) -> Bools:
+        """(nodes,) whether it is such a branch and there is more to know of it."""
+        open_branches: Bools = self.branches & ~self.ends & ~self.single
+        return open_branches
+
+    @cached_property
+    def outward(self) -> Floats:
+        """(nodes,) 1, or -1 for negative numbers."""
+        return np.where(self.values < 0, -1.0, 1.0)
+
+    @property
+    def range(self) -> float:
+        """From the lowest number to the highest."""
+        return self.root.high - self.root.low
 
 
 def answer_tree(encode: Callable[[list[str]], list[list[int]]], dim: Dimension) -> AnswerTree:
@@ -110,7 +144,9 @@ def answer_tree(encode: Callable[[list[str]], list[list[int]]], dim: Dimension) 
         for label, word in enumerate(dim.labels):
             for number, tokens in zip(numbers, encode([f"{word} {n.text}" for n in numbers]), strict=True):
                 _insert(root, tokens, number, label)
-    return _flatten(root, _cut_height(root, RESOLUTION * (dim.high - dim.low)))
+    span = dim.high - dim.low
+    cut_height, stem_height = _cut_heights(root, (RESOLUTION * span, ALIKE * span))
+    return _flatten(root, cut_height, stem_height)
 
 
 @dataclass(frozen=True)
@@ -177,8 +213,8 @@ def _graft(root: _Node, head: Sequence[int], number_root: _Node, label: int) -> 
     node.children.update(number_root.children)
 
 
-def _cut_height(root: _Node, tolerance: float) -> int:
-    """Greatest height at which every node, and every node below it, is known to within `tolerance`.
+def _cut_heights(root: _Node, tolerances: Sequence[float]) -> list[int]:
+    """Greatest heights at which every node, and every node below it, is known to within the tolerances.
 
     Cutting all branches at one height, not each where it happens to be narrow ("10" is as narrow as
     "10.000"), keeps their masses comparable: each end is as many tokens short of a full answer.
@@ -193,13 +229,16 @@ def _cut_height(root: _Node, tolerance: float) -> int:
         return node.height
 
     walk(root)
-    height = 0
-    while spans[height + 1] <= tolerance:
-        height += 1
-    return height
+    found = []
+    for tolerance in tolerances:
+        height = 0
+        while spans[height + 1] <= tolerance:
+            height += 1
+        found.append(height)
+    return found
 
 
-def _flatten(root: _Node, cut_height: int, to_leaves: bool = False) -> AnswerTree:
+def _flatten(root: _Node, cut_height: int, stem_height: int, to_leaves: bool = False) -> AnswerTree:
     queue = [(-1, root, -1)]
     parents = [-1]
     spans: dict[int, tuple[int, int]] = {}
@@ -211,6 +250,11 @@ def _flatten(root: _Node, cut_height: int, to_leaves: bool = False) -> AnswerTre
                 parents.extend([index] * len(node.children))
                 spans[index] = (start, len(queue))
     first, last = zip(*(spans.get(index, (0, 0)) for index in range(len(queue))), strict=True)
+    stems = np.full(len(queue), -1)
+    for index, (_, node, _) in enumerate(queue):
+        if node.height <= stem_height:
+            above = stems[parents[index]]
+            stems[index] = above if above >= 0 else index
     return AnswerTree(
         np.array([token for token, _, _ in queue]),
         np.array(parents),
@@ -221,6 +265,8 @@ def _flatten(root: _Node, cut_height: int, to_leaves: bool = False) -> AnswerTre
         np.array([(node.low, node.high) != (root.low, root.high) for _, node, _ in queue]),
         root,
         0 if to_leaves else cut_height,
+        stems,
+        np.array([node.low == node.high for _, node, _ in queue]),
     )
 
 
@@ -229,7 +275,8 @@ class AnswerSearch:
 
     The caller feeds the nodes of `next_nodes()` to the model (each after its parent) and hands the log
     probabilities of their children to `update`, until `next_nodes()` is empty. Then the branches left out
-    hold at most `CUT` of the mass that was captured, and could move the mean by `CUT` of the range at most.
+    hold at most `CUT` of the mass that was captured, and could move the mean by `CUT` of the range at most;
+    those judged by others, by about `RESOLUTION`.
 
     Attributes:
         tree: the answers; in the course of the search it may become `tree.full`.
@@ -241,12 +288,19 @@ class AnswerSearch:
         self.logprobs = np.full(len(tree.tokens), -np.inf)
         self.logprobs[0] = 0.0
         self._fed = np.zeros(len(tree.tokens), dtype=bool)
+        self._doubted = False  # whether numbers begun did not surely go on: nothing is taken to be there
+
+    @property
+    def fed(self) -> Ints:
+        """Nodes fed so far, every parent before its children."""
+        return np.flatnonzero(self._fed)
 
     def next_nodes(self) -> Ints:
         """Nodes to feed, every parent before its children; empty when enough is known."""
         nodes = self._pending()
-        if len(nodes) or self.tree.cut_height == 0 or self._continued() >= SURE:
+        if len(nodes) or self._doubted or self._continued() >= SURE:
             return nodes
+        self._doubted = True
         self.tree = self.tree.full
         more = len(self.tree.tokens) - len(self.logprobs)
         self.logprobs = np.pad(self.logprobs, (0, more), constant_values=-np.inf)
@@ -269,14 +323,46 @@ class AnswerSearch:
         mass = np.exp(
             self.logprobs - self.logprobs[open_].max(initial=-np.inf), where=open_, out=np.zeros(len(open_))
         )
-        pending = np.flatnonzero(open_ & ~tree.ends)
-        if mass[pending].sum() <= CUT * mass[tree.ends].sum():
-            return pending[:0]
+        settled = open_ & tree.ends if self._doubted else open_ & (tree.ends | tree.branches)
+        pending = np.flatnonzero(open_ & ~settled)
+        if mass[pending].sum() <= CUT * mass[settled].sum():
+            pending = np.flatnonzero(settled & tree.open_branches & (not self._doubted))
+            followed = len(self._followed())
+            if mass[pending].sum() <= CUT * mass.sum() or self._alike(float(mass[pending].sum() / mass.sum())):
+                return pending[:0]
+            if not followed:
+                return np.sort(pending[np.argsort(mass[pending])][-FEW:])
         pending = pending[np.argsort(mass[pending])]
         # Half of what may be cut is cut at this depth, the rest is kept for the depths to come.
-        total = mass[pending].sum() + mass[tree.ends].sum()
-        chosen = pending[np.cumsum(mass[pending]) > CUT / 2 * total]
+        chosen = pending[np.cumsum(mass[pending]) > CUT / 2 * mass.sum()]
         return np.sort(self._with_only_children(chosen[-MAX_NODES:]))
+
+    def _followed(self) -> Ints:
+        """Branches that could have been judged by others, and were followed."""
+        return np.flatnonzero(self._fed & self.tree.open_branches)
+
+    def _shifts(self) -> tuple[Floats, Floats, float]:
+        """Of the branches followed: how far the mean is from the middle, away from 0 (F,), for that is where more
+        digits lead; variance (F,); and which part of their mass went on to an end.
+        """
+        tree, followed = self.tree, self._followed()
+        place = np.full(len(tree.tokens), -1)
+        place[followed] = np.arange(len(followed))
+        ends = np.flatnonzero(tree.ends & np.isfinite(self.logprobs))
+        ends = ends[(tree.stems[ends] >= 0) & (tree.stems[ends] != ends)]
+        ends = ends[place[tree.stems[ends]] >= 0]
+        which = place[tree.stems[ends]]
+        weights = np.exp(self.logprobs[ends] - self.logprobs[tree.stems[ends]])
+        total = np.bincount(which, weights, len(followed)).clip(1e-300)
+        mean = np.bincount(which, weights * tree.values[ends], len(followed)) / total
+        square = np.bincount(which, weights * (tree.values[ends] - mean[which]) ** 2, len(followed)) / total
+        shifts = (mean - tree.values[followed]) * tree.outward[followed]
+        return shifts, square, float(total.mean()) if len(total) else 1.0
+
+    def _alike(self, share: float) -> bool:
+        """Whether the branches followed tell enough of those that are not, which hold `share` of the mass."""
+        shifts = self._shifts()[0]
+        return len(shifts) > 1 and share * float(shifts.std(ddof=1)) <= RESOLUTION / 2 * self.tree.range
 
     def _with_only_children(self, nodes: Ints) -> Ints:
         """Add children that have no sibling, such as the point after an integer: no need to wait for them."""
@@ -296,15 +382,41 @@ class AnswerSearch:
 
     def update(self, nodes: Ints, logprobs: Floats) -> None:
         """Take the log probabilities of the children of `nodes`, in the order of `children(nodes)`."""
-        parents, children = self.children(nodes)
-        for parent, child, logprob in zip(nodes[parents], children, logprobs, strict=True):
-            self.logprobs[child] = self.logprobs[parent] + logprob
+        start = 0
+        for node in nodes:
+            count = self.tree.last[node] - self.tree.first[node]
+            children = slice(self.tree.first[node], self.tree.last[node])
+            self.logprobs[children] = self.logprobs[node] + logprobs[start : start + count]
+            start += count
         self._fed[nodes] = True
+
+    def outcome(self) -> tuple[Ints, Floats, Floats, float]:
+        """Return the nodes that the answers reached come down to, and what each stands for.
+
+        Returns:
+            nodes (M,), none above another; mean (M,) and variance (M,) of the numbers beneath; and which part of
+            their mass goes on to a valid answer.
+        """
+        tree, known = self.tree, np.isfinite(self.logprobs)
+        ends = np.flatnonzero(known & tree.ends)
+        if self._doubted:
+            return ends, tree.values[ends], np.zeros(len(ends)), 1.0
+        nodes = np.flatnonzero(known & tree.branches)
+        values, variances, continued = tree.values[nodes], np.zeros(len(nodes)), 1.0
+        followed = self._followed()
+        if len(followed):
+            shifts, within, continued = self._shifts()
+            open_ = tree.open_branches[nodes]
+            values[open_] += shifts.mean() * tree.outward[nodes[open_]]
+            variances[open_] = within.mean()
+            values[np.searchsorted(nodes, followed)] = tree.values[followed] + shifts * tree.outward[followed]
+            variances[np.searchsorted(nodes, followed)] = within
+        return nodes, values, variances, continued
 
     def read(self) -> Reading:
         """Mean, spread, mass and most probable label over the answers reached."""
-        tree, ends = self.tree, self.tree.ends
-        return read_distribution(self.logprobs[ends], tree.values[ends], tree.labels[ends])
+        nodes, values, variances, continued = self.outcome()
+        return read_distribution(self.logprobs[nodes], values, self.tree.labels[nodes], variances, continued)
 
 
 @dataclass(frozen=True)
@@ -324,10 +436,13 @@ class Reading:
     label: int
 
 
-def read_distribution(logprobs: Floats, values: Floats, labels: Ints) -> Reading:
+def read_distribution(
+    logprobs: Floats, values: Floats, labels: Ints, variances: Floats | None = None, continued: float = 1.0
+) -> Reading:
     """Mean and spread of values under their normalised probabilities.
 
-    NaN, and label -1, where no probability at all was captured.
+    NaN, and label -1, where no probability at all was captured. `variances` are those within each value, and
+    `continued` is which part of the probability counts as captured.
 
     >>> read_distribution(np.log([0.25, 0.25]), np.array([2.0, 4.0]), np.array([1, 1]))
     Reading(mean=3.0, std=1.0, mass=0.5, label=1)
@@ -336,9 +451,10 @@ def read_distribution(logprobs: Floats, values: Floats, labels: Ints) -> Reading
     if not np.isfinite(top):
         return Reading(float("nan"), float("nan"), 0.0, -1)
     weights = np.exp(logprobs - top)
-    mass = float(np.exp(top) * weights.sum())
+    mass = float(np.exp(top) * weights.sum()) * continued
     weights = weights / weights.sum()
     mean = float(weights @ values)
-    std = float(np.sqrt(weights @ (values - mean) ** 2))
+    within = 0.0 if variances is None else float(weights @ variances)
+    std = float(np.sqrt(weights @ (values - mean) ** 2 + within))
     by_label = np.bincount(labels, weights=weights)
     return Reading(mean, std, mass, int(by_label.argmax()))
