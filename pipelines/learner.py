@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,9 @@ from ..guidance.base import Noise
 from .denoising import Question, asked
 from .diffusion import Level, noised, training_target
 from .encoding import Encodings
+from .frames import single_frames
 from .sampler import PipelineSampler, call_parameters, cpu_generator, denoisers
+from .supervising import supervised
 
 ADAPTER = "cogguided"
 TOGETHER = 256
@@ -164,6 +166,44 @@ class PipelineLearner:
         question = Question(step, noised(clean.float(), noise.float(), level))
         output = self._ask(prompts, question, steps)
         return output, training_target(self.pipe.components["scheduler"], clean.float(), noise.float(), level)
+
+    def draw(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        trained: Collection[int],
+        steps: int | None = None,
+        compare: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Make one image per prompt and seed with a graph through some steps of the denoiser.
+
+        Args:
+            prompts: B.
+            seeds: B.
+            trained: steps, from 0, at which the denoiser has a graph, to its weights and not to its inputs.
+            steps: of the sampler; None: as the call has it.
+            compare: tell how far the denoiser's outputs at these steps are from those of the untrained one.
+
+        Returns:
+            images (B, 3, H, W) in [0, 1]; and the mean squared distance, a scalar, 0 without `compare`.
+
+        Raises:
+            ModelError: the pipeline's call breaks the graph.
+        """
+        sampler = self._sampler
+        changed = {} if steps is None else {"num_inference_steps": steps}
+        text: Any = prompts[0] if len(prompts) == 1 else list(prompts)
+        watched = supervised(self.pipe, self.denoiser, trained, self.reference if compare else None)
+        with torch.enable_grad(), single_frames(self.pipe), watched as distances:
+            generators = [cpu_generator(seed) for seed in seeds]
+            images = sampler._call(text, generators, {**sampler.arguments, **changed}, with_graph=True)
+        if not isinstance(images, torch.Tensor) or not images.requires_grad:
+            raise ModelError(
+                f"{self.base_class.__name__}: no gradient comes back through its call; use a method that needs none, "
+                "such as nft"
+            )
+        distance = torch.stack(distances).mean() if distances else images.new_zeros(())
+        return images.float().clamp(0, 1), distance
 
     @contextmanager
     def reference(self) -> Iterator[None]:

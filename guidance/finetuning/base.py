@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
@@ -43,6 +43,16 @@ class Learner(Protocol):
         self, prompts: Sequence[str], clean: torch.Tensor, noise: torch.Tensor, step: int, steps: int | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the denoiser's output for noised latents (B, ...), and what it should be."""
+        ...
+
+    def draw(
+        self, prompts: Sequence[str], seeds: Sequence[int], trained: Collection[int], steps: int | None = None,
+        compare: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+        """Make images (B, 3, H, W) in [0, 1] with a graph through the denoiser at the steps `trained`.
+
+        With `compare` the mean squared distance of its outputs to the untrained denoiser's comes with them.
+        """
         ...
 
     def reference(self) -> AbstractContextManager[None]:

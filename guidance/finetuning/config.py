@@ -7,7 +7,7 @@ from typing import Any
 
 from ..._errors import InputError, unknown_name
 
-METHODS = ("rwr", "nft", "dpo")
+METHODS = ("rwr", "nft", "dpo", "drtune")
 CHOICES = {
     "method": METHODS,
     "advantage": ("all", "within"),
@@ -28,13 +28,15 @@ class FinetuneConfig:
 
     Attributes:
         method: "nft", DiffusionNFT, learns from good and bad images; "rwr", reward-weighted regression, from good
-            ones; "dpo", Diffusion-DPO, from pairs of the best and the worst image of a prompt.
+            ones; "dpo", Diffusion-DPO, from pairs of the best and the worst image of a prompt; "drtune" follows
+            the target's own gradient, for targets that have one: by far the quickest, and the most eager to exploit.
         rounds: rounds at most; None: as many as `minutes` allows, or 50.
         minutes: of wall-clock, evaluation included, those before a resume too; the round under way is finished.
         prompts_per_round: prompts sampled in a round, over all processes.
         images_per_prompt: images of each; they are judged against one another.
         num_inference_steps: of the images to learn from; None: as the call has it. Fewer is quicker.
-        timesteps: noise levels, of those that the sampler visits, at which each image is learned in a round.
+        timesteps: noise levels, of those that the sampler visits, at which each image is learned in a round; for
+            "drtune" steps of the denoiser that the gradient goes through, which memory grows with.
         epochs: passes over a round's images and noise levels.
         batch_size: images sampled at once.
         micro_batch: images that the denoiser trains on at once; less takes less memory and gives the same result.

@@ -22,6 +22,15 @@ def seed_of(*parts: object) -> int:
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=4).digest(), "big") % 2**31
 
 
+def generator(seed: int) -> torch.Generator:
+    """Return a generator on the CPU.
+
+    >>> torch.randn(1, generator=generator(0)) == torch.randn(1, generator=generator(0))
+    tensor([True])
+    """
+    return torch.Generator().manual_seed(seed)
+
+
 def round_prompts(prompts: Sequence[str], count: int, number: int, seed: int) -> list[str]:
     """Return the prompts of a round: shuffled passes over all of them, cut into rounds.
 
@@ -31,9 +40,7 @@ def round_prompts(prompts: Sequence[str], count: int, number: int, seed: int) ->
     found = []
     for place in range(number * count, (number + 1) * count):
         turn, index = divmod(place, len(prompts))
-        order = torch.randperm(
-            len(prompts), generator=torch.Generator().manual_seed(seed_of(seed, "prompts", turn))
-        ).tolist()
+        order = torch.randperm(len(prompts), generator=generator(seed_of(seed, "prompts", turn))).tolist()
         found.append(prompts[order[index]])
     return found
 

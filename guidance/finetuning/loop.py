@@ -32,6 +32,7 @@ from .grids import save_grid
 from .judging import Panel, gathered, judge
 from .panel import TARGET, best
 from .report import write_report
+from .reward_gradients import GradientRounds
 from .rounds import Rounds
 
 
@@ -62,7 +63,8 @@ class Finetuning:
     ) -> None:
         self.learner, self.panel, self.config, self.folder, self.facts = learner, panel, config, folder, facts
         self.prompts, self.evaluation = list(prompts), list(evaluation)
-        self.rounds = Rounds(learner, panel, config, str(folder))
+        kind = GradientRounds if config.method == "drtune" else Rounds
+        self.rounds = kind(learner, panel, config, str(folder))
         self.accelerator = self.rounds.accelerator
         self.main = self.accelerator.is_main_process
         self.state = State()

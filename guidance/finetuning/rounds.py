@@ -17,7 +17,7 @@ from ..._errors import TrainingError
 from ..run import free_memory
 from .base import Learner
 from .config import FinetuneConfig
-from .drawing import round_prompts, seed_of
+from .drawing import generator, round_prompts, seed_of
 from .judging import Panel
 from .methods import Part, needs_old, needs_reference, part_loss, parts_of
 
@@ -70,14 +70,18 @@ class Rounds:
             items = self._items(parts, texts, number)
             kept = self._predictions(items, texts, latents, number)
         loss, norm = self._fit(items, texts, latents, kept, number)
-        decay = self.config.ema
-        for name, weight in self.learner.parameters.items():
-            self.sampling[name].mul_(decay).add_(weight.detach(), alpha=1 - decay)
+        self.average()
         return {
             "round": number + 1, "duration": time.monotonic() - started, "loss": loss, "grad_norm": norm,
             "score": float(scores.nanmean()), "unread": int((~scores.isfinite()).sum()), "images": scores.numel(),
             "trained_on": sum(len(part.rows) for part in parts),
         }  # fmt: skip
+
+    def average(self) -> None:
+        """Let the sampling weights follow those trained."""
+        decay = self.config.ema
+        for name, weight in self.learner.parameters.items():
+            self.sampling[name].mul_(decay).add_(weight.detach(), alpha=1 - decay)
 
     # ------------------------------------------------------------------ sample and score
 
@@ -146,10 +150,9 @@ class Rounds:
         pairs = self.config.method == "dpo"
         sources = [part.rows[k - k % 2] if pairs else part.rows[k] for k in range(len(clean))]
         seeds = [seed_of(self.config.seed, "noise", number, part.group, source, slot) for source in sources]
-        noise = torch.stack([torch.randn(clean.shape[1:], generator=_generator(seed)) for seed in seeds])
+        noise = torch.stack([torch.randn(clean.shape[1:], generator=generator(seed)) for seed in seeds])
         steps = self.config.num_inference_steps
-        half = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(self.config.precision)
-        with torch.autocast(self.learner.device.type, half, enabled=half is not None):
+        with self.autocast():
             return self.learner.predict([texts[part.group]] * len(clean), clean, noise, step, steps)
 
     def _fit(
@@ -179,7 +182,7 @@ class Rounds:
     def _updates(self, items: Sequence[Item], number: int, epoch: int) -> list[list[int]]:
         """Share items out among optimiser steps, a prompt at one level whole: `micro_batch` changes nothing."""
         wholes = list(dict.fromkeys((part.group, slot) for part, _, slot in items))
-        order = torch.randperm(len(wholes), generator=_generator(seed_of(self.config.seed, "order", number, epoch)))
+        order = torch.randperm(len(wholes), generator=generator(seed_of(self.config.seed, "order", number, epoch)))
         shares = [{wholes[i] for i in share.tolist()} for share in order.tensor_split(self.config.updates)]
         found = [[i for i, (part, _, slot) in enumerate(items) if (part.group, slot) in share] for share in shares]
         return [some for some in found if some]
@@ -219,6 +222,11 @@ class Rounds:
         )
 
     # ------------------------------------------------------------------ small parts
+
+    def autocast(self) -> torch.autocast:
+        """Mixed precision, if it is asked for."""
+        half = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(self.config.precision)
+        return torch.autocast(self.learner.device.type, half, enabled=half is not None)
 
     @contextmanager
     def using(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
@@ -260,7 +268,3 @@ class Rounds:
         """Whether this process has the images of a prompt of the round."""
         owner: int = group % self.accelerator.num_processes
         return bool(owner == self.accelerator.process_index)
-
-
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)

@@ -52,7 +52,7 @@ def whole(tmp_path_factory):
     return tiny_run(folder)
 
 
-@pytest.mark.parametrize("method", ["rwr", "nft", "dpo"])
+@pytest.mark.parametrize("method", ["rwr", "nft", "dpo", "drtune"])
 def test_what_is_rewarded_becomes_more(method, tmp_path):
     """Brightness of held-out prompts rises beyond noise within a few rounds, by each method."""
     config = replace(CONFIG, method=method, rounds=8, evaluate_every=8, images_per_prompt=8, beta=None, ema=0.0)
@@ -111,9 +111,9 @@ def test_more_rounds_can_be_asked_for(whole, tmp_path):
     assert_same(weights(tmp_path), weights(whole.folder), 1e-6)
 
 
-@pytest.mark.parametrize("method", ["nft", "dpo"])
+@pytest.mark.parametrize("method", ["nft", "dpo", "drtune"])
 def test_accumulation_changes_nothing(method, tmp_path):
-    config = replace(CONFIG, rounds=1, method=method, pairs=2)
+    config = replace(CONFIG, rounds=1, method=method, pairs=2, reference_weight=0.1)
     tiny_run(tmp_path / "at once", replace(config, updates=1))
     tiny_run(tmp_path / "one by one", replace(config, updates=1, micro_batch=1))
     assert_same(weights(tmp_path / "at once"), weights(tmp_path / "one by one"), 2e-5)

@@ -35,7 +35,7 @@ def test_two_rounds_move_the_adapter_alone_and_plain_diffusers_loads_it(family, 
     pipe = tiny_pipeline(family)
     before = {n: {k: p.clone() for k, p in m.named_parameters()} for n, m in modules(pipe).items()}
     plain = draw(pipe, family)
-    method = {"sd15": "dpo", "flux": "rwr"}.get(family, "nft")
+    method = {"sd15": "dpo", "flux": "rwr", "sd3": "drtune", "pixart_sigma": "drtune"}.get(family, "nft")
     config = FinetuneConfig(method=method, guided=family in ("sdxl", "sana", "qwen_image"), **SETTINGS)
     result = finetune(
         pipe, FakeScorer(), PROMPTS, tmp_path, config, faithfulness=None, progress=False, **CALL[family],
@@ -87,6 +87,38 @@ def test_the_answer_is_what_the_sampler_would_hear(family, guided):
         question = Question(place, sample)
         subject._ask(["a cat"], question, None)
         assert torch.allclose(question.output, output, atol=1e-5), place
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_drawing_with_a_graph(family):
+    """The images are those that sampling gives, and the gradient of a step is that of finite differences."""
+    pipe = tiny_pipeline(family)
+    subject, seeds = learner(pipe, family), [3, 4]
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, weight in subject.parameters.items():
+            if "lora_B" in name:
+                weight.normal_(0, 0.05)
+    images, distance = subject.draw(PROMPTS[:2], seeds, {2}, 3, compare=True)
+    assert all(p.grad is None for p in subject.parameters.values())
+    assert float(distance.detach()) > 0
+    sampled, _ = subject.sample(PROMPTS[:2], seeds, 3)
+    for image, tensor in zip(sampled, images.detach(), strict=True):
+        assert np.abs(np.asarray(image) / 255.0 - tensor.permute(1, 2, 0).numpy()).max() < 0.005
+    weights = [p for n, p in subject.parameters.items() if "lora_B" in n]
+    images, _ = subject.draw(PROMPTS[:2], seeds, {0}, 1)
+    # the last block's text stream of some families reaches nothing
+    ways = torch.autograd.grad(images.double().mean(), weights, allow_unused=True, materialize_grads=True)
+    length = torch.sqrt(sum(way.pow(2).sum() for way in ways))
+    found = []
+    for move in (0.02, -0.02):
+        with torch.no_grad():
+            for weight, way in zip(weights, ways, strict=True):
+                weight.add_(way / length, alpha=move)
+            found.append(float(subject.draw(PROMPTS[:2], seeds, {0}, 1)[0].detach().double().mean()))
+            for weight, way in zip(weights, ways, strict=True):
+                weight.sub_(way / length, alpha=move)
+    assert (found[0] - found[1]) / 0.04 == pytest.approx(float(length), rel=0.1)
 
 
 def test_a_guided_answer_has_the_guidance_in_it():
