@@ -53,10 +53,17 @@ def finetune(
     prompts: Annotated[Path | None, typer.Option(help="File with prompts to train on, one a line.")] = None,
     output: Annotated[Path | None, typer.Option(help="Folder for the LoRA, report.html and checkpoints.")] = None,
     method: Annotated[
-        str, typer.Option(help="nft: learns from good and bad images; rwr: from good ones; dpo: from pairs.")
+        str,
+        typer.Option(
+            help="nft: learns from good and bad images; rwr: from good ones; dpo: from pairs; drtune: follows the "
+            "target's gradient, quickest where it has one (MLLM, CLIP)."
+        ),
     ] = "nft",
     evaluation: Annotated[
         Path | None, typer.Option(help="File with held-out prompts; default: a fifth of the prompts.")
+    ] = None,
+    anchors: Annotated[
+        Path | None, typer.Option(help="File with prompts of other things, whose images should stay as they are.")
     ] = None,
     scorer: Annotated[str | None, typer.Option(help="Scores the target: a name, folder or hub name.")] = None,
     judge: Annotated[
@@ -115,10 +122,11 @@ def finetune(
     arguments = {**read_size(size), **read_values(call)}
     silence_libraries()
     from .pipelines import CogGuidedPipeline
-    from .pipelines.finetuning import check_run
+    from .pipelines.finetuning import check_run, read_anchors
     from .pipelines.finetuning import finetune as run
 
-    check_run(prompts, output, config, evaluation, resume, overwrite)  # before anything is loaded
+    training, _ = check_run(prompts, output, config, evaluation, resume, overwrite)  # before anything is loaded
+    read_anchors(anchors, training)
     place = best_device(device)
     judged_by: Any = scorer
     if low_memory and scorer is not None and place.type == "cuda":
@@ -135,6 +143,7 @@ def finetune(
             output,
             config,
             evaluation=evaluation,
+            anchors=anchors,
             judges=judge,
             faithfulness=None if faithfulness == "none" else faithfulness,
             resume=resume,

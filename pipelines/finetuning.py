@@ -69,6 +69,7 @@ def finetune(
     config: FinetuneConfig | None = None,
     *,
     evaluation: Sequence[str] | str | Path | None = None,
+    anchors: Sequence[str] | str | Path | None = None,
     scorer: Any = None,
     judges: Mapping[str, TargetSpec] | Sequence[str] | None = None,
     faithfulness: str | Scorer | None = "clip",
@@ -89,6 +90,8 @@ def finetune(
         output: folder for the LoRA, the report and checkpoints.
         config: settings; default: `FinetuneConfig()`, or for "embedded" what suits it (see `recipe`).
         evaluation: held-out prompts, or a file; default: the share `config.held_out` of the prompts.
+        anchors: prompts, or a file, whose images should stay as they are: other things than those trained on, to
+            which the change would spread (see `FinetuneConfig.anchor_weight`).
         scorer: scores the target's terms (see `CogGuidedPipeline`).
         judges: others that judge the held-out images and are never trained on: targets by name; or a list, in which
             a registered scorer or weights ("memorability=-1") stand for themselves, and the folder or hub name of an
@@ -110,13 +113,14 @@ def finetune(
     """
     chosen = recipe(_is_embedded(pipe)) if config is None else config
     training, held_out = check_run(prompts, output, chosen, evaluation, resume, overwrite)
+    kept = read_anchors(anchors, training)
     guided = guided_view(pipe, target, scorer)
     wanted = guided.load_target()
     if wanted is None:
         raise InputError("finetune: no target; pass what images should have more of, e.g. target='memorability'")
     check_arguments(guided.base_class, arguments)
     arguments = {**guided._settings.call_defaults, **arguments}
-    facts = describe(str(guided.config.get("_name_or_path")), wanted.name, training, held_out, chosen)
+    facts = describe(str(guided.config.get("_name_or_path")), wanted.name, training, held_out, chosen, kept)
     folder = Path(output)
     if resume:
         check_same(folder, facts)
@@ -131,7 +135,7 @@ def finetune(
         learner = PipelineLearner(guided, guided.base_class, arguments, *shape, seed, chosen.guided)
         if chosen.checkpoints_activations:
             learner.checkpoint_activations()
-        state = Finetuning(learner, panel, training, held_out, folder, facts, chosen, progress).run(resume)
+        state = Finetuning(learner, panel, training, held_out, folder, facts, chosen, progress, kept).run(resume)
     finally:
         guided.set_progress_bar_config(**{"disable": False, **shown})
     return _result(folder, state)
@@ -169,6 +173,24 @@ def check_run(
             f"{folder} is not empty: resume (--resume), overwrite (--overwrite), or take another folder"
         )
     return split_prompts(read_lines(prompts), read_lines(evaluation), config)
+
+
+def read_anchors(anchors: Sequence[str] | str | Path | None, prompts: Sequence[str]) -> list[str]:
+    """Return the prompts whose images should stay as they are.
+
+    Raises:
+        InputError: one of them is trained on.
+
+    >>> read_anchors(["a cat"], ["a cat", "a dog"])
+    Traceback (most recent call last):
+    ...
+    cogguided._errors.InputError: anchors: 'a cat' is trained on; what is to change cannot be held in place
+    """
+    found = read_lines(anchors)
+    for text in found:
+        if text in prompts:
+            raise InputError(f"anchors: {text!r} is trained on; what is to change cannot be held in place")
+    return found
 
 
 def split_prompts(prompts: list[str], evaluation: list[str], config: FinetuneConfig) -> tuple[list[str], list[str]]:

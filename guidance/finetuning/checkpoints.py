@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,12 +65,17 @@ class State:
 
 
 def describe(
-    model: str, target: str, prompts: list[str], evaluation: list[str], config: FinetuneConfig
+    model: str,
+    target: str,
+    prompts: list[str],
+    evaluation: list[str],
+    config: FinetuneConfig,
+    anchors: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What makes a run the same run, as its folder tells it."""
     return {
         "cogguided": __version__, "model": model, "target": target, "prompts": prompts, "evaluation": evaluation,
-        "config": config.to_dict(),
+        "anchors": [*anchors], "config": config.to_dict(),
     }  # fmt: skip
 
 
@@ -87,7 +92,8 @@ def check_same(folder: Path, facts: Mapping[str, Any]) -> None:
     cogguided._errors.RecordError: no/such/folder/finetuning.json: cannot be read ([Errno 2] No such file or ...
     """
     before = read_json(folder / RUN_FILE)
-    changed = [key for key in ("model", "target", "prompts", "evaluation") if before.get(key) != facts[key]]
+    same = ("model", "target", "prompts", "evaluation", "anchors")
+    changed = [key for key in same if before.get(key) != facts[key]]
     old, new = before.get("config", {}), facts["config"]
     changed += [f"{k} ({old.get(k)} -> {new[k]})" for k in new if k not in FREE and old.get(k) != new[k]]
     if changed:

@@ -55,6 +55,8 @@ class FinetuneConfig:
         pairs: "dpo": best/worst pairs of each prompt.
         advantage: standard deviation that scores of a prompt are divided by: "all" prompts' or "within" the prompt.
         reference_weight: weight of the squared distance to the untrained model's predictions.
+        anchor_weight: the same for anchor prompts, if there are any, whose images should stay as they are.
+        anchors_per_update: images of them in an optimiser step.
         guided: fit the prediction that the sampler uses, after classifier-free guidance, in place of the prompt's
             alone; twice the computation where there is guidance.
         evaluate_every: rounds between evaluations on held-out prompts.
@@ -103,6 +105,8 @@ class FinetuneConfig:
     pairs: int = 2
     advantage: str = "all"
     reference_weight: float = 0.0
+    anchor_weight: float = 10.0
+    anchors_per_update: int = 8
     guided: bool = False
     evaluate_every: int = 5
     held_out: float = 0.2
@@ -125,7 +129,7 @@ class FinetuneConfig:
                 raise unknown_name(name, getattr(self, name), known)
         whole = [
             "prompts_per_round", "timesteps", "epochs", "batch_size", "micro_batch", "updates", "rank", "pairs",
-            "evaluate_every", "images_per_evaluation", "keep",
+            "anchors_per_update", "evaluate_every", "images_per_evaluation", "keep",
         ]  # fmt: skip
         optional = [n for n in ("rounds", "num_inference_steps") if getattr(self, n) is not None]
         for name in (*whole, *optional):
@@ -138,7 +142,7 @@ class FinetuneConfig:
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be above 0, got {getattr(self, name)}")
         tolerances = ("faithfulness_tolerance", "diversity_tolerance", "judge_tolerance")
-        for name in ("weight_decay", "reference_weight", *tolerances):
+        for name in ("weight_decay", "reference_weight", "anchor_weight", *tolerances):
             _check(name, getattr(self, name), 0)
         for name in ("ema", "held_out"):
             if not 0 <= getattr(self, name) < 1:

@@ -48,6 +48,7 @@ class Finetuning:
         facts: what makes it this run (see `describe`).
         config: settings.
         progress: whether to show a bar.
+        anchors: prompts whose images should stay as they are.
     """
 
     def __init__(
@@ -60,11 +61,12 @@ class Finetuning:
         facts: Mapping[str, Any],
         config: FinetuneConfig,
         progress: bool = True,
+        anchors: Sequence[str] = (),
     ) -> None:
         self.learner, self.panel, self.config, self.folder, self.facts = learner, panel, config, folder, facts
         self.prompts, self.evaluation = list(prompts), list(evaluation)
         kind = GradientRounds if config.method == "drtune" else Rounds
-        self.rounds = kind(learner, panel, config, str(folder))
+        self.rounds = kind(learner, panel, config, str(folder), anchors)
         self.accelerator = self.rounds.accelerator
         self.main = self.accelerator.is_main_process
         self.state = State()

@@ -35,8 +35,15 @@ class GradientRounds(Rounds):
         InputError: a term of the target has no gradient.
     """
 
-    def __init__(self, learner: Learner, panel: Panel, config: FinetuneConfig, folder: str = "") -> None:
-        super().__init__(learner, panel, config, folder)
+    def __init__(
+        self,
+        learner: Learner,
+        panel: Panel,
+        config: FinetuneConfig,
+        folder: str = "",
+        anchors: Sequence[str] = (),
+    ) -> None:
+        super().__init__(learner, panel, config, folder, anchors)
         blind = [term.name for term in panel.target.terms if term.weight and not term.scorer.differentiable]
         if blind:
             raise InputError(
@@ -58,6 +65,7 @@ class GradientRounds(Rounds):
                 if not some:
                     continue
                 loss, found = self._backward(some, texts, number, update)
+                loss += self.hold(number, update)
                 losses.append(float(self.accelerator.reduce(loss, "sum")))
                 norms.append(self._update())
                 self._check(number, losses[-1], norms[-1])

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..._errors import TrainingError
 from ..run import free_memory
+from .anchors import Anchors
 from .base import Learner
 from .config import FinetuneConfig
 from .drawing import generator, round_prompts, seed_of
@@ -39,6 +40,7 @@ class Rounds:
         panel: its target scores what is sampled.
         config: settings.
         folder: of the run, for errors.
+        anchors: prompts whose images should stay as they are.
 
     Attributes:
         sampling: the weights that images are drawn with, an average of those trained.
@@ -46,7 +48,15 @@ class Rounds:
         first_loss: mean loss of the first round.
     """
 
-    def __init__(self, learner: Learner, panel: Panel, config: FinetuneConfig, folder: str = "") -> None:
+    def __init__(
+        self,
+        learner: Learner,
+        panel: Panel,
+        config: FinetuneConfig,
+        folder: str = "",
+        anchors: Sequence[str] = (),
+    ) -> None:
+        self.anchors = Anchors(learner, anchors, config)
         self.learner, self.panel, self.config, self.folder = learner, panel, config, folder
         tracker = None if config.report_to == "none" else config.report_to
         # its own mixed precision is one for all that a process ever trains
@@ -161,7 +171,7 @@ class Rounds:
         """Take the round's optimiser steps; return mean loss and gradient norm."""
         losses, norms = [], []
         for epoch in range(self.config.epochs):
-            for some in self._updates(items, number, epoch):
+            for update, some in enumerate(self._updates(items, number, epoch)):
                 total = sum(len(items[i][0].rows) for i in some)
                 loss = torch.zeros((), device=self.learner.device)
                 for i in some:
@@ -171,6 +181,7 @@ class Rounds:
                         scaled: Any = self.scaler.scale(part)
                         scaled.backward()
                         loss += part.detach()
+                loss += self.hold(number, update)
                 losses.append(float(self.accelerator.reduce(loss, "sum")))
                 norms.append(self._update())
                 self._check(number, losses[-1], norms[-1])
@@ -222,6 +233,14 @@ class Rounds:
         )
 
     # ------------------------------------------------------------------ small parts
+
+    def hold(self, number: int, update: int) -> float:
+        """Add the gradient of the loss on the anchor prompts; this process's share of it."""
+        accelerator = self.accelerator
+        with self.autocast():
+            return self.anchors.backward(
+                number, update, accelerator.process_index, accelerator.num_processes, self.scaler
+            )
 
     def autocast(self) -> torch.autocast:
         """Mixed precision, if it is asked for."""

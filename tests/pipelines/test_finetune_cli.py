@@ -50,10 +50,15 @@ def test_a_run_tells_before_and_after(command, tmp_path):
     assert set(told["held_out"]) == {"target"}
 
 
-@pytest.mark.parametrize("method", ["rwr", "dpo"])
-def test_the_other_methods(method, command):
-    done = invoke(*command, "--method", method)
+@pytest.mark.parametrize("method", ["rwr", "dpo", "drtune"])
+def test_the_other_methods(method, command, tmp_path):
+    (tmp_path / "anchors.txt").write_text("a lamp\na cloud\n")
+    done = invoke(*command, "--method", method, "--anchors", tmp_path / "anchors.txt")
     assert done.exit_code == 0, done.output
+    (tmp_path / "anchors.txt").write_text("a cat\na dog\na red car\na tree\n")
+    done = invoke(*command, "--overwrite", "--anchors", tmp_path / "anchors.txt")
+    assert done.exit_code == 1
+    assert "is trained on" in " ".join(done.output.split())
 
 
 @pytest.mark.parametrize(

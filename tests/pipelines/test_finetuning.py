@@ -126,11 +126,19 @@ def test_low_memory_changes_nothing_but_memory(whole, tmp_path):
 
 def test_two_processes_do_what_one_does(whole, tmp_path):
     """Under accelerate launch: the same weights to 1e-4 after four rounds, the same evaluations to 1e-3."""
-    script = tmp_path / "two.py"
+    in_two_processes(tmp_path, f"tiny_run(Path({str(tmp_path / 'run')!r}))")
+    assert_same({"a": weights(tmp_path / "run")["adapter"]}, {"a": weights(whole.folder)["adapter"]}, 1e-4)
+    state, _ = load_checkpoint(tmp_path / "run")
+    for mine, theirs in zip(state.evaluations, whole.evaluations, strict=True):
+        assert np.allclose(mine.values["target"], theirs.values["target"], atol=1e-3)
+
+
+def in_two_processes(folder, code):
+    script = folder / "two.py"
     script.write_text(
         f"import sys; sys.path[:0] = [{str(HERE)!r}]\n"
-        "from test_finetuning import tiny_run\nfrom pathlib import Path\n"
-        f"tiny_run(Path({str(tmp_path / 'run')!r}))\n"
+        "from test_finetuning import CONFIG, replace, tiny_run\nfrom pathlib import Path\n"
+        f"{code}\n"
     )
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
     launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", str(script)]
@@ -138,10 +146,32 @@ def test_two_processes_do_what_one_does(whole, tmp_path):
         launch, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False, timeout=240
     )
     assert done.returncode == 0, done.stderr
-    assert_same({"a": weights(tmp_path / "run")["adapter"]}, {"a": weights(whole.folder)["adapter"]}, 1e-4)
-    state, _ = load_checkpoint(tmp_path / "run")
-    for mine, theirs in zip(state.evaluations, whole.evaluations, strict=True):
-        assert np.allclose(mine.values["target"], theirs.values["target"], atol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["nft", "drtune"])
+def test_anchors_hold_what_should_stay(method, tmp_path):
+    """Predictions for anchor prompts move less than half as far as without, and resuming changes nothing."""
+    config = replace(CONFIG, method=method, rounds=4, evaluate_every=4, anchor_weight=100.0, micro_batch=3)
+    kept = ["a lamp", "a cloud"]
+
+    def moved(folder, **changes):
+        pipe = tiny_pipeline("flux")
+        options = {"evaluation": HELD_OUT[:1], "faithfulness": None, "progress": False, **CALL["flux"], **changes}
+        finetune(pipe, FakeScorer(), PROMPTS, folder, config, **options)
+        images = [torch.stack([draw(p, text) for text in kept]) for p in (tiny_pipeline("flux"), pipe)]
+        return float((images[0] - images[1]).abs().mean())
+
+    def draw(pipe, text):
+        image = pipe(text, generator=torch.Generator().manual_seed(1), output_type="pt", **CALL["flux"]).images[0]
+        return image.detach()
+
+    free, held = moved(tmp_path / "free"), moved(tmp_path / "held", anchors=kept)
+    assert held < free / 2, (held, free)
+    tiny_run(tmp_path / "cut", replace(config, rounds=2), anchors=kept, evaluation=HELD_OUT[:1])
+    tiny_run(tmp_path / "cut", config, anchors=kept, evaluation=HELD_OUT[:1], resume=True)
+    assert_same(weights(tmp_path / "cut"), weights(tmp_path / "held"), 1e-6)
+    with pytest.raises(CogGuidedError, match="anchors"):
+        tiny_run(tmp_path / "cut", config, anchors=kept[:1], evaluation=HELD_OUT[:1], resume=True)
 
 
 def unreadable(images):
@@ -164,6 +194,31 @@ def test_a_scorer_that_reads_nothing_moves_nothing(tmp_path):
     result = tiny_run(tmp_path, replace(CONFIG, rounds=1), blind)
     assert result.unread == 8
     assert not any(t.any() for n, t in weights(tmp_path)["adapter"].items() if "lora_B" in n)
+
+
+def test_drtune_counts_what_has_no_score_and_refuses_what_has_no_gradient(tmp_path):
+    config = replace(CONFIG, rounds=1, method="drtune")
+    result = tiny_run(tmp_path / "picky", config, FakeScorer("picky", fn=unreadable))
+    assert result.unread > 0
+    state, kept = load_checkpoint(tmp_path / "picky")
+    assert state.history[0]["trained_on"] == 8 - state.history[0]["unread"]
+    assert all(tensor.isfinite().all() for of in kept.values() for tensor in of.values())
+    with pytest.raises(CogGuidedError, match="'drtune': eyes has no gradient"):
+        tiny_run(tmp_path / "blind", config, FakeScorer("eyes", differentiable=False))
+    assert not (tmp_path / "blind").exists()
+
+
+def test_drtune_resumes_and_shares_its_work(tmp_path):
+    """The same weights to 1e-6 after a resume, and to 1e-4 from two processes."""
+    config = replace(CONFIG, rounds=2, method="drtune")
+    tiny_run(tmp_path / "whole", config)
+    tiny_run(tmp_path / "cut", replace(config, rounds=1))
+    tiny_run(tmp_path / "cut", config, resume=True)
+    assert_same(weights(tmp_path / "cut"), weights(tmp_path / "whole"), 1e-6)
+    folder = str(tmp_path / "run")
+    in_two_processes(tmp_path, f"tiny_run(Path({folder!r}), replace(CONFIG, rounds=2, method='drtune'))")
+    pair = [{"a": weights(tmp_path / name)["adapter"]} for name in ("run", "whole")]
+    assert_same(*pair, 1e-4)
 
 
 def darkness(images):
