@@ -36,11 +36,15 @@ SEEDS_OF_IMAGES = (90001, 90002, 90003, 90004)
 COMMON = {"num_inference_steps": 10, "updates": 8, "warmup": 2, "evaluate_every": 20, "images_per_evaluation": 2, "save": "last"}
 METHODS: dict[str, dict[str, Any]] = {
     "nft": {"method": "nft", "learning_rate": 2e-3},
+    "nft-anchored": {"method": "nft", "learning_rate": 2e-3, "num_inference_steps": 5, "anchor_weight": 3.0},
     "nft-guided": {"method": "nft", "learning_rate": 2e-3, "guided": True},
     "rwr": {"method": "rwr", "learning_rate": 5e-4},
     "rwr-guided": {"method": "rwr", "learning_rate": 5e-4, "guided": True},
+    "drtune": {"method": "drtune", "learning_rate": 3e-3, "timesteps": 3, "evaluate_every": 1, "save": "best"},
     "dpo": {"method": "dpo", "learning_rate": 2e-3},
 }
+ANCHORED = ("nft-anchored",)
+"""Methods that hold the prompts of `finetuning_anchors.txt` in place: other things, in neither list."""
 STYLES = ("", "glossy ", "flat ", "cartoon ")
 MOODS = (
     "calm tired shy cool nervous bored surprised sleepy cold shocked funny silly confused excited worried disappointed scared "
@@ -128,12 +132,14 @@ def measure(args: argparse.Namespace) -> None:
                 folder = args.out / f"{method}_{target}_{seed}"
                 if (folder / "test.json").exists():
                     continue
-                config = FinetuneConfig(minutes=args.minutes, seed=seed, **COMMON, **METHODS[method])
+                config = FinetuneConfig(minutes=args.minutes, seed=seed, **{**COMMON, **METHODS[method]})
+                anchors = lines("finetuning_anchors.txt") if method in ANCHORED else None
                 pipe = generator()
                 started = (folder / "finetuning.json").exists()
                 result = finetune(
-                    pipe, {"emotional_valence": TARGETS[target]}, train, folder, config, resume=started, progress=args.progress
-                )
+                    pipe, {"emotional_valence": TARGETS[target]}, train, folder, config, anchors=anchors, resume=started,
+                    progress=args.progress,
+                )  # fmt: skip
                 write(folder / "test.json", folder / "images", *judges(pipe, held_out), rounds=result.rounds)
                 print(f"{method} {target} {seed}: {result.rounds} rounds, {result.seconds:.0f} s", flush=True)
 

@@ -61,6 +61,7 @@ WHOLE = 41
 """Network evaluations of one candidate: 20 steps, two passes each, and one of the scorer."""
 METHODS: dict[str, Any] = {
     "drafts 19, 5 steps": Drafts(19, steps=5, full=0),
+    "joint 19, 5 steps": JointSearch(19, rewrites=6, steps=5, full=0),
     "joint 17, 5 steps": JointSearch(17, rewrites=6, steps=5, full=0),
     "joint 15, 6 steps": JointSearch(15, steps=6, full=0),
     "joint 12": JointSearch(12),

@@ -15,7 +15,7 @@ from .search import Drafts, FKSteering, Halving, NoiseSearch, RewardGradient
 AUTO = "auto"
 DEFAULT_N = {JointSearch.name: 12}
 OTHERWISE_N = 16
-FEW_STEPS, FEW_STEPS_N = 6, 15
+FEW_STEPS, FEW_STEPS_N, FEW_STEPS_REWRITES = 5, 19, 6
 
 
 def _noise(n: int, keep: int, batch_size: int | None) -> NoiseSearch:
@@ -68,8 +68,8 @@ def named_guidance(
         batch_size: images at once.
         draft_steps: denoising steps of the drafts of "joint" and "drafts"; None: 4.
         full: how many of those drafts to make in full, 0: they are what is returned; None: `keep` and one more.
-        few_steps: the model is known to draw as well in six steps, as the embedded one: "auto" is then
-            a joint search of 15 images of six steps, none of which is made again.
+        few_steps: the model is known to draw as well in five steps, as the embedded one: "auto" is then
+            a joint search of 19 images of five steps, none of which is made again.
 
     Raises:
         UnknownNameError: no such search.
@@ -81,7 +81,7 @@ def named_guidance(
     (['rewrite', 'drafts'], ['joint'])
     >>> joint, = named_guidance(few_steps=True)
     >>> joint.n, joint.steps, joint.full
-    (15, 6, 0)
+    (19, 5, 0)
     >>> named_guidance(scored=False)
     []
     """
@@ -105,6 +105,8 @@ def named_guidance(
     usual = FEW_STEPS_N if few else DEFAULT_N.get(name, OTHERWISE_N)
     count = max(keep, usual) if n is None else n
     if name == JointSearch.name:
+        if few and rewrite is None and n is None:
+            rewrite = FEW_STEPS_REWRITES
         return [JointSearch(count, rewrites=rewrite, proposer=proposer, **drafts)]
     if count == 1 and not rewrite and search == AUTO and batch_size is None:
         return []
