@@ -12,11 +12,11 @@ from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
 from .._errors import ModelError
+from .answer_tree import AnswerTree, answer_tree
 from .branching import Branches, Inputs, Reruns, check_branchable, cut_prefix
 from .checkpoints import ScorerFacts
 from .dimensions import Dimension
 from .prompting import build_prompts
-from .readout import AnswerTree, answer_tree
 
 
 @dataclass

@@ -9,7 +9,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from .readout import AnswerSearch, AnswerTree, Ints
+from .answer_tree import AnswerTree, Ints
+from .readout import AnswerSearch
 
 
 class Continuation(Protocol):

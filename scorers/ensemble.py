@@ -108,9 +108,14 @@ class Target:
         return sum(max(term.weight, 0.0) for term in self.terms)
 
     @property
+    def blind(self) -> list[str]:
+        """Names of the terms that count and pass no gradient to an image tensor."""
+        return [term.name for term in self.terms if term.weight and not term.scorer.differentiable]
+
+    @property
     def differentiable(self) -> bool:
         """Whether every term that counts passes gradients to an image tensor."""
-        return all(term.scorer.differentiable for term in self.terms if term.weight)
+        return not self.blind
 
     @property
     def needs_prompt(self) -> bool:

@@ -32,7 +32,9 @@ class Anchors:
         self.places = [(text, k) for text in prompts for k in range(IMAGES)] if config.anchor_weight > 0 else []
         self._latents: torch.Tensor | None = None
 
-    def backward(self, number: int, update: int, process: int, processes: int, scaler: torch.amp.GradScaler) -> float:
+    def backward(
+        self, number: int, update: int, places: slice, autocast: torch.autocast, scaler: torch.amp.GradScaler
+    ) -> float:
         """Add this process's share of the loss's gradient for an optimiser step; return its share of the loss."""
         config, total = self.config, 0.0
         if not self.places:
@@ -41,16 +43,17 @@ class Anchors:
         chosen = torch.randint(len(self.places), (config.anchors_per_update,), generator=generator(seed)).tolist()
         levels = self.learner.levels(self.places[0][0], config.num_inference_steps)
         step = seed_of(config.seed, "anchor level", number, update) % len(levels)
-        mine = chosen[process::processes]
+        mine = range(len(chosen))[places]
         for first in range(0, len(mine), config.per_denoiser_call):
             some = mine[first : first + config.per_denoiser_call]
-            clean = self._clean()[some]
-            seeds = [seed_of(config.seed, "anchor noise", number, update, first + i) for i in range(len(some))]
+            clean = self._clean()[[chosen[k] for k in some]]
+            seeds = [seed_of(config.seed, "anchor noise", number, update, k) for k in some]
             noise = torch.stack([torch.randn(clean.shape[1:], generator=generator(seed)) for seed in seeds])
-            asked = ([self.places[i][0] for i in some], clean, noise, step, config.num_inference_steps)
-            with torch.no_grad(), self.learner.reference():
+            asked = ([self.places[chosen[k]][0] for k in some], clean, noise, step, config.num_inference_steps)
+            with torch.no_grad(), self.learner.reference(), autocast:
                 untrained, _ = self.learner.predict(*asked)
-            output, _ = self.learner.predict(*asked)
+            with autocast:
+                output, _ = self.learner.predict(*asked)
             distance = (output.float() - untrained.float()).pow(2).flatten(1).mean(1).sum()
             loss = config.anchor_weight * distance / config.anchors_per_update
             scaled: torch.Tensor = scaler.scale(loss)

@@ -13,6 +13,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from safetensors.torch import load_file
 from tqdm import tqdm
 
+from ..._errors import InputError
 from .base import Learner
 from .checkpoints import (
     CHOSEN,
@@ -49,6 +50,9 @@ class Finetuning:
         config: settings.
         progress: whether to show a bar.
         anchors: prompts whose images should stay as they are.
+
+    Raises:
+        InputError: the method follows the target's gradient, and a term of it has none.
     """
 
     def __init__(
@@ -66,6 +70,11 @@ class Finetuning:
         self.learner, self.panel, self.config, self.folder, self.facts = learner, panel, config, folder, facts
         self.prompts, self.evaluation = list(prompts), list(evaluation)
         kind = GradientRounds if config.method == "drtune" else Rounds
+        if kind is GradientRounds and panel.target.blind:
+            raise InputError(
+                f"method 'drtune': {', '.join(panel.target.blind)} has no gradient with respect to the image; use "
+                "'nft', which needs none"
+            )
         self.rounds = kind(learner, panel, config, str(folder), anchors)
         self.accelerator = self.rounds.accelerator
         self.main = self.accelerator.is_main_process

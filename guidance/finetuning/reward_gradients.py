@@ -10,11 +10,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 
-from ..._errors import InputError
-from .base import Learner
-from .config import FinetuneConfig
 from .drawing import generator, round_prompts, seed_of
-from .judging import Panel
 from .rounds import Rounds
 
 Place = tuple[int, int]
@@ -30,26 +26,7 @@ class GradientRounds(Rounds):
         -target(image) + reference_weight * mean |output - untrained output|^2
 
     over those steps. See `Rounds` for the rest.
-
-    Raises:
-        InputError: a term of the target has no gradient.
     """
-
-    def __init__(
-        self,
-        learner: Learner,
-        panel: Panel,
-        config: FinetuneConfig,
-        folder: str = "",
-        anchors: Sequence[str] = (),
-    ) -> None:
-        super().__init__(learner, panel, config, folder, anchors)
-        blind = [term.name for term in panel.target.terms if term.weight and not term.scorer.differentiable]
-        if blind:
-            raise InputError(
-                f"method 'drtune': {', '.join(blind)} has no gradient with respect to the image; use 'nft', which "
-                "needs none"
-            )
 
     def take(self, prompts: Sequence[str], number: int) -> dict[str, Any]:
         """Take a round and return what is to be told of it."""

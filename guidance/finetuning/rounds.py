@@ -236,11 +236,8 @@ class Rounds:
 
     def hold(self, number: int, update: int) -> float:
         """Add the gradient of the loss on the anchor prompts; this process's share of it."""
-        accelerator = self.accelerator
-        with self.autocast():
-            return self.anchors.backward(
-                number, update, accelerator.process_index, accelerator.num_processes, self.scaler
-            )
+        mine = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
+        return self.anchors.backward(number, update, mine, self.autocast(), self.scaler)
 
     def autocast(self) -> torch.autocast:
         """Mixed precision, if it is asked for."""

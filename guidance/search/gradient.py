@@ -74,11 +74,10 @@ class RewardGradient:
         """Climb from the first seeds of every prompt."""
         check_scored("RewardGradient", run)
         assert run.target is not None
-        blind = [t.name for t in run.target.terms if t.weight and not t.scorer.differentiable]
-        if blind:
+        if run.target.blind:
             raise InputError(
-                f"RewardGradient: {', '.join(blind)} has no gradient with respect to the image; use a search "
-                "that needs none, such as Drafts or NoiseSearch"
+                f"RewardGradient: {', '.join(run.target.blind)} has no gradient with respect to the image; use a "
+                "search that needs none, such as Drafts or NoiseSearch"
             )
         run.keep = self.keep
         made = first_images(run, self.name, self.batch_size)

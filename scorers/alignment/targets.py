@@ -14,8 +14,8 @@ from functools import cached_property
 import numpy as np
 
 from ..._errors import InputError
+from ..answer_tree import AnswerTree, Bools, Floats, Ints, answer_tree
 from ..dimensions import Dimension
-from ..readout import AnswerTree, Bools, Floats, Ints, answer_tree
 
 Encode = Callable[[list[str]], list[list[int]]]
 

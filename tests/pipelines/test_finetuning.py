@@ -209,14 +209,15 @@ def test_drtune_counts_what_has_no_score_and_refuses_what_has_no_gradient(tmp_pa
 
 
 def test_drtune_resumes_and_shares_its_work(tmp_path):
-    """The same weights to 1e-6 after a resume, and to 1e-4 from two processes."""
+    """The same weights to 1e-6 after a resume, and to 1e-4 from two processes, anchors and all."""
     config = replace(CONFIG, rounds=2, method="drtune")
-    tiny_run(tmp_path / "whole", config)
-    tiny_run(tmp_path / "cut", replace(config, rounds=1))
-    tiny_run(tmp_path / "cut", config, resume=True)
+    kept = {"anchors": ["a lamp", "a cloud"], "evaluation": HELD_OUT[:1]}
+    tiny_run(tmp_path / "whole", config, **kept)
+    tiny_run(tmp_path / "cut", replace(config, rounds=1), **kept)
+    tiny_run(tmp_path / "cut", config, resume=True, **kept)
     assert_same(weights(tmp_path / "cut"), weights(tmp_path / "whole"), 1e-6)
     folder = str(tmp_path / "run")
-    in_two_processes(tmp_path, f"tiny_run(Path({folder!r}), replace(CONFIG, rounds=2, method='drtune'))")
+    in_two_processes(tmp_path, f"tiny_run(Path({folder!r}), replace(CONFIG, rounds=2, method='drtune'), **{kept})")
     pair = [{"a": weights(tmp_path / name)["adapter"]} for name in ("run", "whole")]
     assert_same(*pair, 1e-4)
 

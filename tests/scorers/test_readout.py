@@ -5,7 +5,8 @@ import pytest
 
 from cogguided._errors import ModelError
 from cogguided.scorers import DIMENSIONS, dimension
-from cogguided.scorers.readout import AnswerSearch, answer_tree, read_distribution
+from cogguided.scorers.answer_tree import answer_tree
+from cogguided.scorers.readout import AnswerSearch, read_distribution
 
 LEAK = 0.995  # each step leaves 0.5 % to what is no valid answer
 
