@@ -1,0 +1,560 @@
+"""Time and memory of everything at the size people use it: a 7B judge, SDXL, Flux.1-dev, Qwen-Image. Needs a CUDA GPU.
+
+    python benchmarks/full_size.py --out out/full_size              # all parts; 12 minutes on an H100
+    python benchmarks/full_size.py --quick                          # fewer sizes and steps, 4 minutes
+    python benchmarks/full_size.py --part judge --part sdxl         # some of them
+    python benchmarks/full_size.py --device cpu --tiny              # that it runs: same classes, tiny shapes, no figures of use
+
+Models have the public ones' shapes and random weights, made on the device (see `full_size_models.py`): they take the time and
+memory of real ones, and draw noise. Nothing is said of quality. Each figure is a median over `repeats` after one unmeasured
+call, with the lowest and highest beside it; peak memory is torch's own count of what was allocated at once, of this process
+alone. A row is written as soon as it is there (results.json, results.md), a part that fails says why and the next goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import gc
+import importlib.metadata
+import importlib.util
+import json
+import logging
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import alignment_step
+import full_size_models as models
+import numpy as np
+import torch
+from PIL import Image
+
+from cogguided import (
+    BestOfN, CogGuidedPipeline, Drafts, FinetuneConfig, Halving, JointSearch, finetune, load_scorer, swap_text_encoder,
+)  # fmt: skip
+from cogguided.scorers import load_target
+from cogguided.scorers.alignment import AlignmentConfig, align
+from cogguided.scorers.branching import Branches
+from cogguided.scorers.prompting import build_prompts
+
+GIB = 2**30
+TARGET = {"memorability": 1.0, "emotional_valence": 0.5}
+
+
+@dataclass
+class Bench:
+    """Where things run, how long, and what came of it."""
+
+    device: str
+    tiny: bool
+    quick: bool
+    out: Path
+    scratch: Path
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    part: str = ""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self.device == "cuda" else torch.float32
+
+    def sync(self) -> None:
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+    def timed(self, work: Callable[[], Any], repeats: int = 3, warm: bool = True) -> dict[str, Any]:
+        """Run some work; seconds of each run, peak GiB (None on a CPU), and what the last one gave."""
+        if warm:
+            work()
+        seconds, result = [], None
+        if self.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        for _ in range(1 if self.quick or self.tiny else repeats):
+            self.sync()
+            started = time.perf_counter()
+            result = work()
+            self.sync()
+            seconds.append(time.perf_counter() - started)
+        peak = torch.cuda.max_memory_allocated() / GIB if self.device == "cuda" else None
+        return {"seconds": seconds, "peak_gib": peak, "result": result}
+
+    def row(self, what: str, measured: dict[str, Any] | None = None, **facts: Any) -> None:
+        """Tell of one figure and keep it."""
+        found: dict[str, Any] = {"part": self.part, "what": what}
+        if measured is not None:
+            seconds = measured["seconds"]
+            found |= {"seconds": statistics.median(seconds), "low": min(seconds), "high": max(seconds), "runs": len(seconds)}
+            found["peak_gib"] = measured["peak_gib"]
+        found |= facts
+        self.rows.append(found)
+        print("  " + ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in found.items() if k != "part"), flush=True)
+        self.write()
+
+    def write(self) -> None:
+        self.out.mkdir(parents=True, exist_ok=True)
+        facts = {"machine": machine(self.device), "tiny": self.tiny, "quick": self.quick, "rows": self.rows}
+        (self.out / "results.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        (self.out / "results.md").write_text(markdown(facts), encoding="utf-8")
+
+    @contextlib.contextmanager
+    def attempt(self, what: str) -> Iterator[None]:
+        """What fails inside is a row of its own, and the part goes on."""
+        try:
+            yield
+        except Exception as error:
+            traceback.print_exc()
+            self.row(what, error=f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}")
+        free()
+
+
+def free() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def machine(device: str) -> dict[str, str]:
+    import diffusers
+    import transformers
+
+    found = {"python": platform.python_version(), "torch": torch.__version__, "diffusers": diffusers.__version__}
+    found |= {"transformers": transformers.__version__, "device": device}
+    if device == "cuda":
+        found["card"] = torch.cuda.get_device_name()
+        found["memory"] = f"{torch.cuda.get_device_properties(0).total_memory / GIB:.1f} GiB"
+    if importlib.util.find_spec("bitsandbytes"):
+        found["bitsandbytes"] = importlib.metadata.version("bitsandbytes")
+    return found
+
+
+def markdown(facts: dict[str, Any]) -> str:
+    """One table a part."""
+    lines = [", ".join(f"{name} {value}" for name, value in facts["machine"].items()), ""]
+    if facts["tiny"]:
+        lines += ["**Tiny shapes: these figures say that the script runs, and nothing else.**", ""]
+    for part in dict.fromkeys(row["part"] for row in facts["rows"]):
+        rows = [row for row in facts["rows"] if row["part"] == part]
+        extra = list(dict.fromkeys(k for row in rows for k in row if k not in ("part", "what", "seconds", "low", "high", "runs", "peak_gib")))
+        lines += [f"### {part}", "", "| " + " | ".join(["", "seconds", "peak GiB", *(e.replace("_", " ") for e in extra)]) + " |"]
+        lines.append("|---" * (3 + len(extra)) + "|")
+        for row in rows:
+            seconds = f"{row['seconds']:.3g}" if "seconds" in row else ""
+            if row.get("runs", 1) > 1:
+                seconds += f" ({row['low']:.3g} to {row['high']:.3g})"
+            peak = f"{row['peak_gib']:.1f}" if row.get("peak_gib") is not None else ""
+            rest = [f"{row[e]:.3g}" if isinstance(row.get(e), float) else str(row.get(e, "")) for e in extra]
+            lines.append("| " + " | ".join([row["what"], seconds, peak, *rest]) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def pictures(count: int, side: int, seed: int = 0) -> list[Image.Image]:
+    """Smooth random pictures, all different."""
+    rng = np.random.default_rng(seed)
+    return [Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((side, side)) for _ in range(count)]
+
+
+# ---------------------------------------------------------------------- 1. the judge
+
+
+@contextlib.contextmanager
+def counted_nodes() -> Iterator[list[int]]:
+    """How many tokens each pass after the image's fed, padding included."""
+    found: list[int] = []
+    extend = Branches.extend
+
+    def counting(self: Any, tokens: Any, parents: Any, keep: Any = None) -> Any:
+        found.append(max(map(len, tokens)))
+        return extend(self, tokens, parents, keep)
+
+    Branches.extend = counting  # type: ignore[method-assign]
+    try:
+        yield found
+    finally:
+        Branches.extend = extend  # type: ignore[method-assign]
+
+
+def official_way(scorer: Any, images: Sequence[Image.Image]) -> list[str]:
+    """Batch 1, a dimension at a time, greedy text of at most 100 tokens."""
+    model, said = scorer.model, []
+    for image in images:
+        for dim in scorer.facts.dimensions.values():
+            inputs = {k: v.to(model.device) for k, v in build_prompts(scorer.processor, [image], [dim.question]).items()}
+            inputs = {k: v.to(model.dtype) if v.is_floating_point() else v for k, v in inputs.items()}
+            with torch.inference_mode():
+                out = model.generate(**inputs, max_new_tokens=100, do_sample=False)
+            said.append(scorer.processor.tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+    return said
+
+
+def spread(scorer: Any, images: Sequence[Any], batch: int) -> dict[str, float]:
+    """Largest difference, in parts of the range, between scores one by one and in batches."""
+    found = {}
+    scorer.batch_size = 1
+    alone = scorer.score_all(images)
+    scorer.batch_size = batch
+    together = scorer.score_all(images)
+    for name, dim in scorer.facts.dimensions.items():
+        gap = (alone[name].values - together[name].values).abs().max().item()
+        found[name] = gap / (dim.high - dim.low)
+    return found
+
+
+def judge(bench: Bench) -> None:
+    """Qwen2.5-VL-7B: both read-outs, all four dimensions, against the official way; batch invariance; 4 bits."""
+    scorer = models.judge(bench.device, bench.dtype, bench.tiny)
+    sides = [56, 112] if bench.tiny else [512] if bench.quick else [512, 1024]
+    batches = [1, 3] if bench.tiny else [1, 8, 32] if bench.quick else [1, 4, 8, 16, 32]
+    for side in sides:
+        images = pictures(max(batches), side)
+        for readout in ("expected", "greedy"):
+            for batch in batches:
+                with bench.attempt(f"{readout}, {batch} images of {side} x {side}"):
+                    scorer.batch_size = batch
+                    with counted_nodes() as nodes:
+                        done = bench.timed(lambda: scorer.score_readouts(images[:batch], None, [readout]))  # noqa: B023
+                    passes = len(nodes) // (len(done["seconds"]) + 1)
+                    unread = sum(int((~s.valid).sum()) for s in done["result"][readout].values())
+                    bench.row(
+                        f"{readout}, {batch} images of {side} x {side}", done,
+                        images_per_s=batch / statistics.median(done["seconds"]), passes=passes, tokens=sum(nodes[-passes:]), unread=unread,
+                    )  # fmt: skip
+        with bench.attempt(f"official way, {side} x {side}"):
+            count = 1 if bench.quick or bench.tiny else 2
+            done = bench.timed(lambda: official_way(scorer, images[:count]), repeats=2)  # noqa: B023
+            bench.row(f"official way: batch 1, a dimension at a time, {side} x {side}", done, images_per_s=count / statistics.median(done["seconds"]), said=done["result"][0])
+    side, count = (56, 4) if bench.tiny else (448, 16 if bench.quick else 32)
+    same = pictures(count, side)
+    mixed = [image.resize((side + 28 * (k % 3), side)) for k, image in enumerate(same)]
+    for kind, images in (("one size", same), ("three sizes", mixed)):
+        for batch in [count // 2] if bench.quick or bench.tiny else [8, 32]:
+            with bench.attempt(f"batch invariance, {kind}"):
+                bench.row(f"{bench.dtype}: {count} images of {kind} one by one and {batch} at once, largest difference in parts of the range", **spread(scorer, images, batch))
+    if bench.device == "cuda":
+        with bench.attempt("batch invariance, float32"):
+            half = {n: s.values for n, s in scorer.score_all(same[:8]).items()}
+            scorer.model.float()
+            bench.row("torch.float32: 8 images of three sizes, the same", **spread(scorer, mixed[:8], 8))
+            exact = scorer.score_all(same[:8])
+            gaps = {n: (half[n] - exact[n].values).abs().max().item() / (d.high - d.low) for n, d in scorer.facts.dimensions.items()}
+            bench.row("bfloat16 against float32, the same 8 images", **gaps)
+    del scorer
+    free()
+    with bench.attempt("undecided judge"):
+        scorer = models.judge(bench.device, bench.dtype, bench.tiny, decided=False)
+        for batch in (1, 4):
+            with counted_nodes() as nodes:
+                done = bench.timed(lambda: scorer.score_all(pictures(batch, sides[0])), repeats=1, warm=False)  # noqa: B023
+            bench.row(f"an undecided judge, expected, {batch} images of {sides[0]} x {sides[0]}", done, images_per_s=batch / done["seconds"][0], passes=len(nodes), tokens=sum(nodes))
+        del scorer
+    if importlib.util.find_spec("bitsandbytes") and bench.device == "cuda":
+        for bits in (4, 8):
+            with bench.attempt(f"{bits} bits"):
+                started = time.perf_counter()
+                few = load_scorer("mllm", model=str(saved_judge(bench)), bits=bits)
+                loaded = time.perf_counter() - started
+                weights = torch.cuda.memory_allocated() / GIB
+                few.batch_size = 8
+                done = bench.timed(lambda: few.score_all(pictures(8, sides[0])))  # noqa: B023
+                bench.row(f"{bits} bits, expected, 8 images of {sides[0]} x {sides[0]}", done, images_per_s=8 / statistics.median(done["seconds"]), weights_gib=weights, load_s=loaded)
+                del few
+
+
+def saved_judge(bench: Bench) -> Path:
+    """The random 7B as a folder, as a hub checkout lies on a disk."""
+    folder = bench.scratch / "judge"
+    if not (folder / "config.json").is_file():
+        model, processor = models.mllm(bench.device, bench.dtype, bench.tiny)
+        models.decide(model, processor)
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+        del model
+        free()
+    return folder
+
+
+# ---------------------------------------------------------------------- 2. generators
+
+CALLS = {
+    "sdxl": {"height": 1024, "width": 1024, "num_inference_steps": 20},
+    "flux": {"height": 1024, "width": 1024, "num_inference_steps": 12},
+    "qwen_image": {"height": 768, "width": 768, "num_inference_steps": 8, "negative_prompt": " ", "true_cfg_scale": 4.0},
+}
+
+
+def call_of(bench: Bench, name: str) -> dict[str, Any]:
+    call = dict(CALLS[name])
+    if bench.tiny:
+        call |= {"height": 64 if name == "sdxl" else 32, "width": 64 if name == "sdxl" else 32, "num_inference_steps": 4}
+    elif bench.quick:
+        call["num_inference_steps"] = 4
+    return call
+
+
+def largest_gap(first: Image.Image, second: Image.Image) -> int:
+    return int(np.abs(np.asarray(first).astype(int) - np.asarray(second).astype(int)).max())
+
+
+def generator(bench: Bench, name: str) -> None:
+    """Overhead at N = 1, each search with the 7B judge beside it, compiled, offloaded, in tiles."""
+    base = getattr(models, name)(bench.device, bench.dtype, bench.tiny)
+    pipe, call = CogGuidedPipeline.from_pipe(base), call_of(bench, name)
+    prompt, steps = models.PROMPTS[0], call["num_inference_steps"]
+    one = f"one image, {call['height']} x {call['width']}, {steps} steps"
+
+    def bare(seed: int = 0) -> Image.Image:
+        return base(prompt, generator=torch.Generator("cpu").manual_seed(seed), **call).images[0]
+
+    def ours(seed: int = 0) -> Image.Image:
+        return pipe(prompt, seed=seed, **call).images[0]
+
+    with bench.attempt("N = 1"):
+        bare(), ours()
+        pairs = []
+        for k in range(2 if bench.quick or bench.tiny else 6):
+            order = [bare, ours] if k % 2 else [ours, bare]
+            took = {work: bench.timed(lambda: work(k), 1, warm=False)["seconds"][0] for work in order}  # noqa: B023
+            pairs.append(took[ours] / took[bare])
+        bench.row(f"{one}, the base alone", bench.timed(bare, warm=False))
+        gap = largest_gap(bare(), ours())
+        bench.row(f"{one}, wrapped", bench.timed(ours, warm=False), ratio=statistics.median(pairs), ratio_low=min(pairs), ratio_high=max(pairs), pixel_gap=gap)
+
+    with bench.attempt("searches"):
+        scorer = models.judge(bench.device, bench.dtype, bench.tiny)
+        faith = models.clip(bench.device, bench.tiny)
+        target = load_target(TARGET, scorer=scorer)
+        draft = max(2, steps // 4)
+        searches = {
+            "best of 8": BestOfN(8, batch_size=4),
+            f"drafts: 8 of {draft} steps, 2 in full": Drafts(8, steps=draft, full=2, batch_size=4),
+            "halving: 8 at 0.25 and 0.5": Halving(8, at=(0.25, 0.5), batch_size=4),
+            f"joint: 8 of {draft} steps, 3 wordings, 2 in full": JointSearch(8, rewrites=3, steps=draft, full=2, faithfulness=faith, batch_size=4),
+        }
+        for what, guidance in searches.items():
+            with bench.attempt(what):
+                done = bench.timed(lambda: pipe(prompt, target=target, guidance=guidance, seed=0, **call), repeats=2, warm=not bench.quick)  # noqa: B023
+                out = done["result"]
+                share = sum(c.seconds.get("score", 0.0) for c in out.candidates) / done["seconds"][-1]
+                bench.row(what, done, candidates=len(out.candidates), scorer_share=share, nfe=out.nfe, invalid=sum(not c.valid for c in out.candidates))
+        del scorer, target, faith
+    free()
+    whole = bare()
+    with bench.attempt("VAE tiling"):
+        base.vae.enable_tiling()
+        bench.row(f"{one}, VAE in tiles", bench.timed(ours, 2), pixel_gap=largest_gap(whole, ours()))
+        base.vae.disable_tiling()
+    if bench.device == "cuda" and not bench.quick:
+        denoiser = base.transformer if name != "sdxl" else base.unet
+        with bench.attempt("compiled"):
+            denoiser.compile_repeated_blocks()
+            first = bench.timed(ours, 1, warm=False)
+            bench.row(f"{one}, compiled blocks, the first call", first)
+            bench.row(f"{one}, compiled blocks", bench.timed(ours, 2), pixel_gap=largest_gap(whole, ours()))
+            out = pipe(prompt, guidance=Halving(2, at=(0.5,)), target="fake", seed=0, **call)
+            survivor = next(c for c in out.candidates if c.finished)
+            bench.row("compiled blocks, halving: its survivor and its plain image", pixel_gap=largest_gap(survivor.image, ours(survivor.seed)))
+            for module in denoiser.modules():
+                module._compiled_call_impl = None
+        if name != "qwen_image":
+            with bench.attempt("model offload"):
+                base.to("cpu")
+                free()
+                base.enable_model_cpu_offload()
+                bench.row(f"{one}, enable_model_cpu_offload", bench.timed(ours, 2), pixel_gap=largest_gap(whole, ours()))
+                base.remove_all_hooks()
+    with bench.attempt("group offload"):
+        if bench.device == "cuda" and name == "sdxl" and not bench.quick:
+            base.to("cpu")
+            free()
+            base.enable_group_offload(onload_device=torch.device("cuda"), offload_type="leaf_level", use_stream=True)
+            bench.row(f"{one}, enable_group_offload by leaves with a stream", bench.timed(ours, 1), pixel_gap=largest_gap(whole, ours()))
+
+
+# ---------------------------------------------------------------------- 3. alignment
+
+
+def alignment(bench: Bench) -> None:
+    """Two steps of the paper's recipe on the 7B; and the loss alone, ours against the paper's way."""
+    folder = bench.scratch / "ratings"
+    folder.mkdir(exist_ok=True)
+    batch, side = (8, 56) if bench.tiny else (128, 512)
+    with (folder / "ratings.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "dimension", "score"])
+        for k, image in enumerate(pictures(batch, side)):
+            image.save(folder / f"{k}.png")
+            writer.writerow([f"{k}.png", "memorability", f"{(k % 100) / 100:.3f}"])
+    for kind, micro in (("the paper's", 2 if bench.tiny else 8),):
+        with bench.attempt(kind):
+            if bench.device == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            config = AlignmentConfig(max_steps=1 if bench.quick or bench.tiny else 2, batch_size=batch, micro_batch=micro, save_every=None, rank=4 if bench.tiny else 64)
+            done = align(saved_judge(bench), folder / "ratings.csv", bench.scratch / "aligned", config, images=folder, overwrite=True)
+            peak = torch.cuda.max_memory_allocated() / GIB if bench.device == "cuda" else None
+            each = done.seconds / done.steps
+            losses = [h["loss"] for h in done.history if "loss" in h]
+            bench.row(
+                f"{kind} recipe: LoRA {config.rank}, tower and projector in full, batch {batch} as {batch // micro} x {micro}, {side} x {side}",
+                {"seconds": [each], "peak_gib": peak}, steps=done.steps, loss=losses[-1] if losses else float("nan"),
+            )  # fmt: skip
+    free()
+    shape = {"batch": 4, "tokens": 64, "vocab": 1000, "hidden": 32} if bench.tiny else {"batch": 4, "tokens": 1024, "vocab": 152064, "hidden": 3584}
+    args = SimpleNamespace(**shape, device=bench.device, dtype=str(bench.dtype).removeprefix("torch."), repeats=3)
+    medians = {}
+    for way in ("official", "ours"):
+        with bench.attempt(f"loss, {way}"):
+            if bench.device == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            found: Any = alignment_step.measure(way, args)
+            medians[way] = statistics.median(found["seconds"])
+            memory = {"peak_gib": found["bytes"] / GIB if bench.device == "cuda" else None}
+            ratio = {"of_official": medians["ours"] / medians["official"]} if len(medians) == 2 else {}
+            bench.row(f"loss of {shape['batch']} x {shape['tokens']} tokens, vocabulary {shape['vocab']}, {way}", {"seconds": found["seconds"], **memory}, loss=found["loss"], **ratio)
+            free()
+
+
+# ---------------------------------------------------------------------- 4. fine-tuning
+
+
+def round_of(bench: Bench, name: str, limit: float | None) -> None:
+    base = getattr(models, name)(bench.device, bench.dtype, bench.tiny)
+    call = call_of(bench, name)
+    if not bench.tiny:
+        call |= {"num_inference_steps": 4 if bench.quick else 8}
+    few = bench.device == "cuda" and importlib.util.find_spec("bitsandbytes") is not None
+    scorer = load_scorer("mllm", model=str(saved_judge(bench)), bits=4) if few else models.judge(bench.device, bench.dtype, bench.tiny)
+    target = load_target({"memorability": 1.0}, scorer=scorer.with_dimension("memorability"))
+    if bench.device == "cuda":
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, (limit * GIB / total) if limit else 1.0))
+        torch.cuda.reset_peak_memory_stats()
+    config = FinetuneConfig(
+        rounds=1, prompts_per_round=2, images_per_prompt=2, batch_size=2, timesteps=2, updates=1, evaluate_every=1,
+        images_per_evaluation=2, low_memory=True, precision=str(bench.dtype).removeprefix("torch."), rank=4 if bench.tiny else 32,
+    )  # fmt: skip
+    bench.sync()
+    started = time.perf_counter()
+    try:
+        finetune(
+            base, target, list(models.PROMPTS[:4]), bench.scratch / f"finetuned_{name}", config, evaluation=list(models.PROMPTS[4:]),
+            faithfulness=models.clip(bench.device, bench.tiny), overwrite=True, progress=False, **call,
+        )  # fmt: skip
+        bench.sync()
+        log = bench.scratch / f"finetuned_{name}" / "log.jsonl"
+        facts = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+        durations = [f["duration"] for f in facts if "duration" in f]
+        peak = torch.cuda.max_memory_allocated() / GIB if bench.device == "cuda" else None
+        reserved = torch.cuda.max_memory_reserved() / GIB if bench.device == "cuda" else None
+        bench.row(
+            f"{name}, --low-memory, {call['height']} x {call['width']}, 4 images of {call['num_inference_steps']} steps learned at 2 levels, and two evaluations of 4 images"
+            + (f", process held to {limit:g} GiB" if limit else "") + (", judge in 4 bits" if few else ""),
+            {"seconds": [time.perf_counter() - started], "peak_gib": peak}, round_s=durations[0] if durations else "", reserved_gib=reserved,
+        )  # fmt: skip
+    finally:
+        if bench.device == "cuda":
+            torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def finetuning(bench: Bench) -> None:
+    """A round of `finetune` with --low-memory: SDXL held to 24 GiB, and Flux."""
+    for name, limit in (("sdxl", 23.5), ("flux", None)):
+        with bench.attempt(name):
+            round_of(bench, name, limit)
+        free()
+
+
+# ---------------------------------------------------------------------- 5. the text encoder
+
+
+@torch.no_grad()
+def swap(bench: Bench) -> None:
+    """A 7B in the place of Qwen-Image's text encoder: to the bit at 0, shared where equal, undone to the bit."""
+    scorer = models.judge(bench.device, bench.dtype, bench.tiny)
+    encoder, _ = models.mllm(bench.device, bench.dtype, bench.tiny, seed=1)
+    pipe = CogGuidedPipeline.from_pipe(models.qwen_image(bench.device, bench.dtype, bench.tiny, encoder, generator_tiny=True))
+
+    def encoded() -> torch.Tensor:
+        return pipe.encode_prompt(models.PROMPTS[0])[0].clone()
+
+    def held() -> float:
+        return torch.cuda.memory_allocated() / GIB if bench.device == "cuda" else float("nan")
+
+    before, memory = encoded(), held()
+    started = time.perf_counter()
+    swapped = swap_text_encoder(pipe, scorer, strength=1.0)
+    bench.sync()
+    bench.row("swap of all weights", {"seconds": [time.perf_counter() - started], "peak_gib": None}, held_before=memory, held_after=held(), changed=not torch.equal(before, encoded()))
+    for strength in (0.0, 0.5, 1.0):
+        def change(strength: float = strength) -> None:
+            swapped.strength = strength
+        done = bench.timed(change, warm=False)
+        bench.row(f"strength {strength:g}", done, held=held(), same_to_the_bit=torch.equal(before, encoded()))
+    swapped.unswap()
+    bench.row("undone", held=held(), same_to_the_bit=torch.equal(before, encoded()))
+
+
+# ---------------------------------------------------------------------- 6. tests
+
+
+def tests(bench: Bench) -> None:
+    """The tests marked `gpu`."""
+    if bench.device != "cuda":
+        bench.row("pytest -m gpu", result="needs CUDA: not run")
+        return
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run([sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-x" if bench.quick else "-q"], cwd=root, capture_output=True, text=True, check=False)
+    print(done.stdout[-6000:], done.stderr[-2000:])
+    bench.row("pytest -m gpu", result=done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr[-200:])
+
+
+PARTS: dict[str, Callable[[Bench], None]] = {
+    "judge": judge,
+    "sdxl": lambda bench: generator(bench, "sdxl"),
+    "flux": lambda bench: generator(bench, "flux"),
+    "qwen_image": lambda bench: generator(bench, "qwen_image"),
+    "alignment": alignment,
+    "finetuning": finetuning,
+    "swap": swap,
+    "tests": tests,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", action="append", choices=list(PARTS), help="only this one; may be given again")
+    parser.add_argument("--quick", action="store_true", help="one run of everything, fewer sizes and steps")
+    parser.add_argument("--tiny", action="store_true", help="the same classes at tiny shapes")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cuda", "cpu"))
+    parser.add_argument("--out", type=Path, default=Path("out/full_size"))
+    args = parser.parse_args(argv)
+    if args.device == "cpu" and not args.tiny:
+        parser.error("without a GPU: --device cpu --tiny")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    logging.getLogger("cogguided").setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory(prefix="full_size") as scratch:
+        bench = Bench(args.device, args.tiny, args.quick, args.out, Path(scratch))
+        for part in args.part or PARTS:
+            bench.part = part
+            started = time.perf_counter()
+            print(f"{part}:", flush=True)
+            with bench.attempt(part):
+                PARTS[part](bench)
+            free()
+            print(f"  ({time.perf_counter() - started:.0f} s)", flush=True)
+    print(f"{args.out / 'results.md'}\n")
+    return int(any("error" in row for row in bench.rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
