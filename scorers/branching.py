@@ -8,7 +8,8 @@ node costs as much as one more prompt token.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,45 @@ def cache_keyword(model: PreTrainedModel) -> str:
     'past_key_values'
     """
     return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+
+
+@contextmanager
+def unrounded_head(model: PreTrainedModel) -> Iterator[None]:
+    """Let a vocabulary head in half precision give float32 logits, on CUDA and without gradients, while inside.
+
+    A logit near 30 is rounded to the next 1/8 in bfloat16, which moves a digit's probability by up to 6 %. The product
+    is accumulated in float32 anyway: it is only not rounded at the end. Elsewhere, and for a head that is no plain
+    linear layer, nothing is changed.
+
+    A model in float32 is left alone:
+
+    >>> with unrounded_head(torch.nn.Module()):
+    ...     pass
+    """
+    embeddings = getattr(model, "get_output_embeddings", None)
+    head = embeddings() if embeddings is not None else None
+    if (
+        type(head) is not torch.nn.Linear
+        or head.bias is not None
+        or head.weight.dtype not in (torch.bfloat16, torch.float16)
+        or head.weight.device.type != "cuda"
+        or torch.is_grad_enabled()
+        or not hasattr(torch.ops.aten.mm, "dtype")  # before torch 2.8
+    ):
+        yield
+        return
+    weight = head.weight
+
+    def forward(hidden: torch.Tensor) -> torch.Tensor:
+        rows = hidden.reshape(-1, hidden.shape[-1]).to(weight.dtype)
+        logits: torch.Tensor = torch.ops.aten.mm.dtype(rows, weight.T, torch.float32)
+        return logits.view(*hidden.shape[:-1], -1)
+
+    vars(head)["forward"] = forward
+    try:
+        yield
+    finally:
+        del vars(head)["forward"]
 
 
 class Branches:
@@ -150,14 +190,15 @@ class Branches:
         extra: dict[str, Any] = {self._cache_keyword: self._cache}
         if self._cross_mask is not None:
             extra["cross_attention_mask"] = self._cross_mask[:, None].expand(-1, width, -1, -1)
-        logits: torch.Tensor = self._model(
-            input_ids=ids.to(device),
-            attention_mask=self._mask(old),
-            position_ids=positions,
-            use_cache=True,
-            logits_to_keep=0 if keep is None else torch.tensor(keep, device=device),
-            **extra,
-        ).logits
+        with unrounded_head(self._model):
+            logits: torch.Tensor = self._model(
+                input_ids=ids.to(device),
+                attention_mask=self._mask(old),
+                position_ids=positions,
+                use_cache=True,
+                logits_to_keep=0 if keep is None else torch.tensor(keep, device=device),
+                **extra,
+            ).logits
         return logits
 
     def _grow(self, parents: Sequence[Sequence[int]], width: int) -> None:
@@ -252,5 +293,6 @@ class Reruns:
             else:
                 added = last.expand(-1, len(path), *last.shape[2:])
             inputs[key] = torch.cat([inputs[key], added], dim=1)
-        logits: torch.Tensor = self._model(**inputs, use_cache=False, logits_to_keep=len(path)).logits
+        with unrounded_head(self._model):
+            logits: torch.Tensor = self._model(**inputs, use_cache=False, logits_to_keep=len(path)).logits
         return logits[0]
