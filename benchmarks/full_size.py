@@ -317,7 +317,7 @@ def call_of(bench: Bench, name: str) -> dict[str, Any]:
     if bench.tiny:
         call |= {"height": 64 if name == "sdxl" else 32, "width": 64 if name == "sdxl" else 32, "num_inference_steps": 4}
     elif bench.quick:
-        call["num_inference_steps"] = 4
+        call["num_inference_steps"] = 8 if name == "sdxl" else 4
     return call
 
 
@@ -388,13 +388,13 @@ def generator(bench: Bench, name: str) -> None:
             bench.row("compiled blocks, halving: its survivor and its plain image", pixel_gap=largest_gap(survivor.image, ours(survivor.seed)))
             for module in denoiser.modules():
                 module._compiled_call_impl = None
-        if name != "qwen_image":
-            with bench.attempt("model offload"):
-                base.to("cpu")
-                free()
-                base.enable_model_cpu_offload()
-                bench.row(f"{one}, enable_model_cpu_offload", bench.timed(ours, 1), pixel_gap=largest_gap(whole, ours()))
-                base.remove_all_hooks()
+    if bench.device == "cuda" and (name == "sdxl" or (name == "flux" and not bench.quick)):
+        with bench.attempt("model offload"):
+            base.to("cpu")
+            free()
+            base.enable_model_cpu_offload()
+            bench.row(f"{one}, enable_model_cpu_offload", bench.timed(ours, 1), pixel_gap=largest_gap(whole, ours()))
+            base.remove_all_hooks()
     with bench.attempt("group offload"):
         if bench.device == "cuda" and name == "sdxl" and not bench.quick:
             base.to("cpu")
@@ -410,7 +410,7 @@ def alignment(bench: Bench) -> None:
     """Two steps of the paper's recipe on the 7B; and the loss alone, ours against the paper's way."""
     folder = bench.scratch / "ratings"
     folder.mkdir(exist_ok=True)
-    batch, side = (8, 56) if bench.tiny else (128, 512)
+    batch, side = (8, 56) if bench.tiny else (32 if bench.quick else 128, 512)
     with (folder / "ratings.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "dimension", "score"])

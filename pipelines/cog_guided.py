@@ -19,7 +19,7 @@ from ..guidance.text_encoder import ACTIVE, swap_text_encoder
 from ..scorers import DIMENSIONS, Scorer, Target, TargetSpec, load_scorer, load_target
 from ..scorers.mllm import MLLMScorer
 from .calls import generators, plan, read_requests, wants_base_output
-from .embedded import embedded_path
+from .embedded import is_embedded
 from .ending import checked_output, nothing_lost
 from .loading import EMBEDDED, load_base
 from .output import CogGuidedOutput
@@ -345,7 +345,7 @@ class CogGuidedPipeline(DiffusionPipeline):
 
     @property
     def _is_embedded(self) -> bool:
-        return str(self.config.get("_name_or_path")) in (EMBEDDED, str(embedded_path()))
+        return is_embedded(self.config.get("_name_or_path"))
 
     def _world(self) -> dict[str, Any]:
         """What a rewriter should know of the generator: the phrases that suit it, and its own language model."""

@@ -19,7 +19,7 @@ from ..guidance.finetuning.judging import Panel
 from ..guidance.finetuning.loop import Finetuning
 from ..guidance.finetuning.panel import Evaluation
 from ..scorers import Scorer, TargetSpec
-from .embedded import embedded_path
+from .embedded import is_embedded
 from .judges import guided_view, load_faithfulness, load_judges, read_lines
 from .learner import PipelineLearner
 from .loading import EMBEDDED
@@ -222,7 +222,7 @@ def split_prompts(prompts: list[str], evaluation: list[str], config: FinetuneCon
 def _is_embedded(pipe: DiffusionPipeline | str | Path) -> bool:
     if isinstance(pipe, str | Path):
         return str(pipe) == EMBEDDED
-    return str(pipe.config.get("_name_or_path")) in (EMBEDDED, str(embedded_path()))
+    return is_embedded(pipe.config.get("_name_or_path"))
 
 
 def _save_memory(pipe: DiffusionPipeline) -> None:

@@ -7,6 +7,18 @@ from pathlib import Path
 from ..._errors import ModelError
 
 
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+def is_embedded(name: object) -> bool:
+    """Whether a pipeline that was loaded by this name or from this folder is the embedded model.
+
+    >>> is_embedded("embedded"), is_embedded(None)
+    (True, False)
+    """
+    return str(name) in ("embedded", str(WEIGHTS))
+
+
 def embedded_path() -> Path:
     """Return the folder of the embedded model, a plain diffusers folder with its scorers beside.
 
@@ -16,7 +28,7 @@ def embedded_path() -> Path:
     >>> embedded_path().name
     'weights'
     """
-    folder = Path(__file__).parent / "weights"
+    folder = WEIGHTS
     if not (folder / "model_index.json").is_file():
         raise ModelError(
             f"the embedded model is not in {folder}: this copy of cogguided was made without its weights; "
