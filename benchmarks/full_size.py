@@ -43,7 +43,15 @@ import torch
 from PIL import Image
 
 from cogguided import (
-    BestOfN, CogGuidedPipeline, Drafts, FinetuneConfig, Halving, JointSearch, finetune, load_scorer, swap_text_encoder,
+    BestOfN,
+    CogGuidedPipeline,
+    Drafts,
+    FinetuneConfig,
+    Halving,
+    JointSearch,
+    finetune,
+    load_scorer,
+    swap_text_encoder,
 )  # fmt: skip
 from cogguided.scorers import load_target
 from cogguided.scorers.alignment import AlignmentConfig, align
@@ -243,7 +251,7 @@ def judge(bench: Bench) -> None:
             count = 1 if bench.quick or bench.tiny else 2
             done = bench.timed(lambda: official_way(scorer, images[:count]), repeats=2)  # noqa: B023
             bench.row(f"official way: batch 1, a dimension at a time, {side} x {side}", done, images_per_s=count / statistics.median(done["seconds"]), said=done["result"][0])
-    del scorer
+    scorer = None
     free()
     rest_of_judge(bench, sides)
 
@@ -276,7 +284,7 @@ def rest_of_judge(bench: Bench, sides: Sequence[int]) -> None:
             with counted_nodes() as nodes:
                 done = bench.timed(lambda: scorer.score_all(pictures(batch, sides[0])), repeats=1, warm=False)  # noqa: B023
             bench.row(f"an undecided judge, expected, {batch} images of {sides[0]} x {sides[0]}", done, images_per_s=batch / done["seconds"][0], passes=len(nodes), tokens=sum(nodes))
-        del scorer
+        scorer = None
     if importlib.util.find_spec("bitsandbytes") and bench.device == "cuda":
         with bench.attempt("4 bits"):
             folder = saved_judge(bench)
@@ -369,7 +377,7 @@ def generator(bench: Bench, name: str) -> None:
                 out = done["result"]
                 share = sum(c.seconds.get("score", 0.0) for c in out.candidates) / done["seconds"][-1]
                 bench.row(what, done, candidates=len(out.candidates), scorer_share=share, nfe=out.nfe, invalid=sum(not c.valid for c in out.candidates))
-        del scorer, target, faith
+        scorer = target = faith = None
     free()
     whole = bare()
     with bench.attempt("VAE tiling"):

@@ -21,7 +21,7 @@ from ..scorers.mllm import MLLMScorer
 from .calls import generators, plan, read_requests, wants_base_output
 from .embedded import is_embedded
 from .ending import checked_output, nothing_lost
-from .loading import EMBEDDED, load_base
+from .loading import load_base
 from .output import CogGuidedOutput
 from .record import describe_call, describe_pipeline
 from .sampler import PipelineSampler, check_arguments, check_countable, check_text_to_image, spread_texts

@@ -80,9 +80,9 @@ def cache_keyword(model: PreTrainedModel) -> str:
 def unrounded_head(model: PreTrainedModel) -> Iterator[None]:
     """Let a vocabulary head in half precision give float32 logits, on CUDA and without gradients, while inside.
 
-    A logit near 30 is rounded to the next 1/8 in bfloat16, which moves a digit's probability by up to 6 %. The product
-    is accumulated in float32 anyway: it is only not rounded at the end. Elsewhere, and for a head that is no plain
-    linear layer, nothing is changed.
+    A logit near 30 is rounded to the next 1/8 in bfloat16, which moves a digit's probability by up to 6 %. The
+    product is accumulated in float32 anyway: it is only not rounded at the end. Elsewhere, and for a head that is no
+    plain linear layer, nothing is changed.
 
     A model in float32 is left alone:
 

@@ -102,7 +102,9 @@ def test_a_generator_on_the_gpu():
 
 
 @pytest.mark.parametrize("name", list(GUIDANCE))
-@pytest.mark.parametrize("method", ["enable_model_cpu_offload", "enable_sequential_cpu_offload", "enable_group_offload"])
+@pytest.mark.parametrize(
+    "method", ["enable_model_cpu_offload", "enable_sequential_cpu_offload", "enable_group_offload"]
+)
 def test_offloading(method, name):
     plain = CogGuidedPipeline.from_pipe(tiny_pipeline("sd15").to(DEVICE), scorer=FakeScorer())
     expected = plain("a cat", guidance=GUIDANCE[name], seed=0, **SD)
@@ -191,7 +193,8 @@ def test_logits_of_a_half_precision_judge_are_not_rounded(tmp_path):
 
 
 def test_a_gradient_through_the_judge(tmp_path):
-    scorer = load_scorer("mllm", model=str(build("qwen2_5_vl", tmp_path)), device=DEVICE, dtype=torch.float32, min_mass=0.0)
+    folder = build("qwen2_5_vl", tmp_path)
+    scorer = load_scorer("mllm", model=str(folder), device=DEVICE, dtype=torch.float32, min_mass=0.0)
     images = torch.rand(2, 3, 64, 64, device=DEVICE, requires_grad=True)
     scorer(images).values.sum().backward()
     assert images.grad is not None
@@ -217,8 +220,8 @@ def test_a_round_of_fine_tuning(precision, low_memory, tmp_path):
     )  # fmt: skip
     pipe = tiny_pipeline("sd15").to(DEVICE)
     result = finetune(
-        pipe, load_target(FakeScorer()), ["a cat", "a dog", "a cow"], tmp_path / "run", config, evaluation=["a hen", "a fox"],
-        faithfulness=None, progress=False, **SD,
+        pipe, load_target(FakeScorer()), ["a cat", "a dog", "a cow"], tmp_path / "run", config,
+        evaluation=["a hen", "a fox"], faithfulness=None, progress=False, **SD,
     )  # fmt: skip
     assert result.rounds == 1
     pipe = tiny_pipeline("sd15").to(DEVICE)

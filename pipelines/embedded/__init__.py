@@ -6,7 +6,6 @@ from pathlib import Path
 
 from ..._errors import ModelError
 
-
 WEIGHTS = Path(__file__).parent / "weights"
 
 
