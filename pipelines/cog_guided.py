@@ -20,7 +20,7 @@ from ..scorers import DIMENSIONS, Scorer, Target, TargetSpec, load_scorer, load_
 from ..scorers.mllm import MLLMScorer
 from .calls import generators, plan, read_requests, wants_base_output
 from .embedded import is_embedded
-from .ending import checked_output, nothing_lost
+from .ending import checked_output, nothing_lost, truncation_noted
 from .loading import load_base
 from .output import CogGuidedOutput
 from .record import describe_call, describe_pipeline
@@ -48,6 +48,7 @@ class CogGuidedPipeline(DiffusionPipeline):
     base_class: ClassVar[type[DiffusionPipeline]]
     _settings: Settings
     _loaded_scorers: dict[str, Scorer]
+    _scorers_by_name: dict[str, Scorer]
     _revision: str | None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -140,7 +141,7 @@ class CogGuidedPipeline(DiffusionPipeline):
         check_arguments(base_class, dict(settings.call_defaults))
         pipe: Any = object.__new__(guided_class(base_class))
         pipe.__dict__.update({"_revision": None, **base.__dict__})  # every component, hook and setting
-        pipe.__dict__.update(_settings=settings, _loaded_scorers={})
+        pipe.__dict__.update(_settings=settings, _loaded_scorers={}, _scorers_by_name={})
         guided: Self = pipe
         return guided
 
@@ -163,7 +164,7 @@ class CogGuidedPipeline(DiffusionPipeline):
     @scorer.setter
     def scorer(self, scorer: ScorerSpec | None) -> None:
         self._settings = dataclasses.replace(self._settings, scorer=scorer)
-        self._loaded_scorers = {}
+        self._loaded_scorers, self._scorers_by_name = {}, {}
 
     @property
     def guidance(self) -> list[Guidance]:
@@ -190,9 +191,15 @@ class CogGuidedPipeline(DiffusionPipeline):
         if isinstance(spec, Target):
             return spec
         target = load_target(spec, scorer=scorer, load=self._load_scorer)
-        for term in target.terms:  # views such as `with_dimension` share the weights of the one first loaded
-            self._loaded_scorers.setdefault(term.name, term.scorer)
+        for term in target.terms:
+            if self._shares_weights(term.scorer):  # a view, by `with_dimension`, of one that was loaded by name
+                self._loaded_scorers.setdefault(term.name, term.scorer)
         return target
+
+    def _shares_weights(self, scorer: Scorer) -> bool:
+        """Whether a scorer is one that was loaded by name, or a view of its weights; a caller's own is neither."""
+        mine = {id(getattr(loaded, "core", loaded)) for loaded in self._scorers_by_name.values()}
+        return id(getattr(scorer, "core", scorer)) in mine
 
     def _load_given_scorer(self) -> Scorer | dict[str, Scorer] | None:
         given = self.scorer
@@ -208,6 +215,7 @@ class CogGuidedPipeline(DiffusionPipeline):
     def _load_scorer(self, name: str, **kwargs: Any) -> Scorer:
         if name not in self._loaded_scorers:
             self._loaded_scorers[name] = load_scorer(name, **kwargs).to(self._execution_device)
+            self._scorers_by_name[name] = self._loaded_scorers[name]
         return self._loaded_scorers[name]
 
     def unswap_text_encoder(self) -> None:
@@ -315,9 +323,8 @@ class CogGuidedPipeline(DiffusionPipeline):
             "call": describe_call(requests, wanted, steps, limit, arguments),
         }
         if wanted is not None and self.scorer is None:
-            own = self._loaded_scorers
-            self._note_embedded_judges(run, [t.name for t in wanted.terms if t.scorer is own.get(t.name)])
-        with nothing_lost(run, facts, sampler.trace):
+            self._note_embedded_judges(run, [t.name for t in wanted.terms if self._shares_weights(t.scorer)])
+        with nothing_lost(run, facts, sampler.trace), truncation_noted(run):
             planned = plan(steps, prompt, sampler, requests)
             for step in planned:
                 run.last = step is planned[-1]

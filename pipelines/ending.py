@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from .._errors import GenerationError
 from ..guidance import Run
+from ..scorers.base import TruncationWarning
 from .output import CogGuidedOutput
 
 
@@ -30,6 +32,22 @@ def nothing_lost(run: Run, facts: dict[str, Any], trace: list[dict[str, Any]]) -
             "output.save(folder) keeps them)",
             output,
         ) from error
+
+
+@contextmanager
+def truncation_noted(run: Run) -> Iterator[None]:
+    """Make warnings of texts that a judge does not read to the end into notes of the run; let others pass."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", TruncationWarning)
+        try:
+            yield
+        finally:
+            for warning in caught:
+                if issubclass(warning.category, TruncationWarning):
+                    run.note(str(warning.message))
+    for warning in caught:
+        if not issubclass(warning.category, TruncationWarning):
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
 def checked_output(run: Run, facts: dict[str, Any], trace: list[dict[str, Any]]) -> CogGuidedOutput:

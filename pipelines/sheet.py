@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
@@ -133,9 +133,27 @@ def scale(image: Image.Image, size: int) -> Image.Image:
 def text(draw: ImageDraw.ImageDraw, at: tuple[int, int], words: str, points: int, colour: str, width: int) -> None:
     """Write one line, cut off with an ellipsis where it would not fit."""
     font = ImageFont.load_default(points)
-    words = " ".join(words.split())
-    if draw.textlength(words, font=font) > width:
-        while words and draw.textlength(words + "…", font=font) > width:
-            words = words[:-1]
-        words = words.rstrip() + "…"
-    draw.text(at, words, fill=colour, font=font)
+    draw.text(at, fitted(words, lambda line: draw.textlength(line, font=font) <= width), fill=colour, font=font)
+
+
+def fitted(words: str, fits: Callable[[str], bool]) -> str:
+    """Return one line that fits: the words, or as many of their characters as do with an ellipsis.
+
+    A beginning is looked for that is known not to fit, by doubling, and then halved: a long text is never measured.
+
+    >>> fitted("a  long heading", lambda line: len(line) <= 8), fitted("short", lambda line: len(line) <= 8)
+    ('a long…', 'short')
+    """
+    size = 16
+    while True:
+        words_seen = " ".join(words[: 4 * size].split())
+        if len(words) <= 4 * size and fits(words_seen):
+            return words_seen
+        if not fits(words_seen[:size]) or len(words) <= 4 * size:
+            break
+        size *= 2
+    low, high = 0, len(words_seen)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(words_seen[:middle].rstrip() + "…") else (low, middle - 1)
+    return words_seen[:low].rstrip() + "…"

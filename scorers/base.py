@@ -17,6 +17,10 @@ ImageInput: TypeAlias = Sequence[Image.Image | str | Path] | torch.Tensor
 """A list of PIL images or paths, or a float tensor (B, 3, H, W), RGB, in [0, 1]."""
 
 
+class TruncationWarning(UserWarning):
+    """The end of a text lies beyond what a model reads; in a guided call it is one of the output's notes."""
+
+
 @dataclass(frozen=True, eq=False, init=False)
 class Scores:
     """The scores of B images, in the order of the images.

@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from .._errors import InputError, ModelError, unknown_name
-from .base import ImageInput, Scores, check_prompts
+from .base import ImageInput, Scores, TruncationWarning, check_prompts
 from .images import check_images, load_images
 
 
@@ -126,10 +126,29 @@ class CLIPScorer:
         parts = []
         with torch.no_grad():
             for start in range(0, len(distinct), self.batch_size):
-                tokens = self.tokenizer(distinct[start : start + self.batch_size]).to(self._device)
+                tokens = self._tokenize(distinct[start : start + self.batch_size]).to(self._device)
                 parts.append(self.model.encode_text(tokens, normalize=True).float())
         index = {text: row for row, text in enumerate(distinct)}
         return torch.cat(parts)[[index[text] for text in texts]] if parts else torch.empty(0, 0)
+
+    @property
+    def _end(self) -> int | None:
+        """Token at which a model looks for its summary of the text, where it is one that the tokenizer may not put."""
+        if getattr(self.model, "text_pool_type", None) != "eos":
+            return None
+        end: int | None = getattr(self.model, "text_eos_id", None)
+        return end
+
+    def _tokenize(self, texts: Sequence[str]) -> torch.Tensor:
+        """Tokens (B, context length), each row with the end mark in it: a full row gives its last token up for it.
+
+        A model that pools at the end mark would take the first token for the whole text where there is none.
+        """
+        tokens: torch.Tensor = self.tokenizer(list(texts))
+        if self._end is not None:
+            full = ~(tokens == self._end).any(dim=1)
+            tokens[full, -1] = self._end
+        return tokens
 
     def to(self, device: torch.device | str) -> CLIPScorer:
         """Move the weights and return the scorer itself."""
@@ -176,12 +195,14 @@ class CLIPScorer:
     def _warn_of_truncation(self, texts: Sequence[str]) -> None:
         """Tokenize once more into twice the room: what lies beyond the context is not seen by the model."""
         room = self.context_length
-        empty, *written = self.tokenizer(["", *texts], context_length=2 * room)[:, room:]
+        seen = room if self._end is None else room - 1  # the end mark takes the last place
+        empty, *written = self.tokenizer(["", *texts], context_length=2 * room)[:, seen:]
         for text, beyond in zip(texts, written, strict=True):
             if not torch.equal(beyond, empty):
                 warnings.warn(
                     f"{self.name}: the model reads {room} tokens of a prompt; "
                     f"the end of {text[:60]!r}... is not seen",
+                    TruncationWarning,
                     stacklevel=4,
                 )
 

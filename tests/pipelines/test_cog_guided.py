@@ -473,3 +473,14 @@ def test_custom_pipeline_takes_components_and_settings(base, tmp_path):
     assert (pipe.target, pipe.guidance) == ("fake=-1", [BestOfN(2)])
     assert pipe.config["requires_safety_checker"] is False
     assert pipe.name_or_path == str(tmp_path) or pipe.name_or_path == tmp_path
+
+
+def test_a_prompt_that_a_judge_does_not_read_to_the_end_is_noted(own):
+    out = own("a" + " cat" * 40, target="clip", seed=0, **SD)
+    assert any("is not seen" in note for note in out.notes)
+
+
+def test_a_scorer_of_the_users_own_is_not_taken_for_the_embedded_one(own):
+    mine = FakeScorer(name="memorability")
+    assert not any("embedded" in note for note in own("a cat", target=mine, seed=0, **SD).notes)
+    assert any("embedded" in note for note in own("a cat", target="memorability", seed=0, **SD).notes)

@@ -7,7 +7,7 @@ from PIL import Image
 
 from cogguided.guidance import Candidate
 from cogguided.pipelines import contact_sheet
-from cogguided.pipelines.sheet import BORDER, GAP, HEADER, scale, tile
+from cogguided.pipelines.sheet import BORDER, GAP, HEADER, fitted, scale, tile
 
 COLOURS = ["red", "green", "blue", "black"]
 
@@ -83,3 +83,18 @@ def test_drafts_wordings_and_what_is_held_back_are_told():
     draft = Candidate(image, "a love face", 3, score=0.5, **facts)
     assert tile(draft, "a face").lines == ("draft · seed 3", "a love face", "out: strayed")
     assert tile(Candidate(image, "a face", 3, scores={"valence": 1.0}), "a face").lines == ("seed 3",)
+
+
+def test_a_very_long_heading_is_cut_without_measuring_it_whole():
+    measured = []
+
+    def fits(line):
+        measured.append(len(line))
+        return len(line) <= 50
+
+    assert len(fitted("word " * 20_000, fits)) == 50
+    assert sum(measured) < 5_000
+    assert fitted("a " * 25, fits) == ("a " * 25).rstrip()
+    for count in range(60):
+        text = "x" * count
+        assert fitted(text, fits) == (text if count <= 50 else "x" * 49 + "…")

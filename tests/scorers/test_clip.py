@@ -150,3 +150,23 @@ def test_a_built_in_name_with_a_file_of_weights(tmp_path, monkeypatch):
     save_file(weights, tmp_path / "weights.safetensors")
     scorer = CLIPScorer.from_pretrained("tiny-clip", pretrained=str(tmp_path / "weights.safetensors"))
     assert scorer([Image.new("RGB", (8, 8))], ["a cat"]).valid.all()
+
+
+def test_a_long_prompt_is_read_to_the_end_mark(pictures):
+    """The embedded model pools at its end mark, which a full row of tokens had none of: the first was taken."""
+    clip = load_scorer("clip")
+    joyful = "a happy yellow smiley face with a very big wide grin and two rosy cheeks and sparkling eyes in the sun"
+    mournful = "a sad black funeral coffin on a cold grey rainy day with bare trees and dark clouds and a broken heart"
+    with pytest.warns(UserWarning, match="is not seen"):
+        features = clip.encode_texts([joyful, mournful])
+    assert features[0] @ features[1] < 0.95
+    assert (clip._tokenize([joyful, "a face"]) == clip._end).any(dim=1).all()
+
+
+def test_truncation_is_told_from_the_first_token_that_is_cut():
+    clip = load_scorer("clip")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        clip.encode_texts(["a" + " cat" * 22])  # 23 tokens and the end mark
+    with pytest.warns(UserWarning, match="reads 24 tokens"):
+        clip.encode_texts(["a" + " cat" * 23])
