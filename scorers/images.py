@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 from .._errors import ImageError, InputError
 from .base import ImageInput
@@ -20,8 +21,10 @@ _TOLERANCE = 1e-3  # how far a pixel may leave [0, 1] before the tensor is taken
 def as_pil(image: Image.Image | str | Path) -> Image.Image:
     """Read one picture as 8-bit RGB, as a viewer would show it on a white page.
 
-    Palette, grey, CMYK and 16-bit pictures are converted, transparent parts become white, the EXIF
-    orientation is applied, and of an animation the first frame is taken. A picture with more pixels than
+    Palette, grey, CMYK and 16-bit pictures are converted (of a TIFF with 9 to 15 bits the largest number is
+    white), colours are brought to sRGB by the profile that the picture carries (one that cannot be read, or is
+    of another kind of colour, is left out, as viewers do), transparent parts become white, the EXIF orientation
+    is applied, and of an animation the first frame is taken. A picture with more pixels than
     ``PIL.Image.MAX_IMAGE_PIXELS`` is refused before it is decoded.
 
     Raises:
@@ -78,21 +81,58 @@ def _convert(image: Image.Image, where: str) -> Image.Image:
 
 def _first_frame_rgb(image: Image.Image) -> Image.Image:
     frame = image.tell() if getattr(image, "is_animated", False) else 0
-    if frame:
-        image.seek(0)
+    moved = bool(frame) and _rewound(image)
+    white, profile = _white(image), image.info.get("icc_profile")
     try:
         upright = ImageOps.exif_transpose(image)
     finally:
-        if frame:
+        if moved:
             image.seek(frame)
-    if upright.mode.startswith("I;16"):  # grey 16 bits: 65535 is white, 257 = 65535 / 255
-        grey = np.asarray(upright, dtype=np.float64) / 257
+    if upright.mode.startswith("I;16"):
+        grey = np.asarray(upright, dtype=np.float64).clip(0, white) * (255 / white)
         upright = Image.fromarray(np.rint(grey).astype(np.uint8))
     if upright.has_transparency_data:
         rgba = upright.convert("RGBA")
+        in_srgb = _in_srgb(rgba.convert("RGB"), profile).convert("RGBA")
+        in_srgb.putalpha(rgba.getchannel("A"))
         page = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(page, rgba).convert("RGB")
-    return upright.convert("RGB")
+        return Image.alpha_composite(page, in_srgb).convert("RGB")
+    return _in_srgb(upright, profile).convert("RGB")
+
+
+def _rewound(image: Image.Image) -> bool:
+    """Go to the first frame; False where the frame that it stands at is the first (PSD counts from 1)."""
+    try:
+        image.seek(0)
+    except EOFError:
+        return False
+    return True
+
+
+def _white(image: Image.Image) -> int:
+    """The number that is white in 16-bit grey: what a TIFF's bits hold, else 65535."""
+    bits = getattr(image, "tag_v2", {}).get(258, 16)  # BitsPerSample
+    depth = int(bits[0]) if isinstance(bits, tuple) else int(bits)
+    return 2**depth - 1 if 8 < depth < 16 else 65535
+
+
+def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """Bring a picture's colours to sRGB by its profile, where it has a usable one of another space."""
+    if not profile:
+        return image
+    modes = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        mode = modes.get(source.profile.xcolor_space.strip(), "")
+        grey = image.mode in ("1", "L", "LA")
+        fits = {"L": grey, "CMYK": image.mode == "CMYK", "RGB": not grey and image.mode != "CMYK"}.get(mode, False)
+        if not fits or "sRGB" in ImageCms.getProfileDescription(source):
+            return image
+        target = ImageCms.createProfile("sRGB")
+        made = ImageCms.profileToProfile(image.convert(mode), source, target, outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return image
+    return image if made is None else made
 
 
 def check_images(images: ImageInput) -> None:

@@ -1,10 +1,11 @@
+import struct
 import io
 import warnings
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 
 from cogguided._errors import ImageError, InputError
 from cogguided.scorers.images import as_pil, check_images, load_images, tensor_to_pil, to_tensor
@@ -159,3 +160,69 @@ def test_what_is_not_a_batch_of_images_is_refused(images):
 def test_things_that_are_no_images_are_always_an_error():
     with pytest.raises(InputError, match="int"):
         load_images([3], on_error="nan")
+
+
+def tiff_12(value, width=4, height=2):
+    """A grey TIFF of 12 bits, packed, written by hand: Pillow reads these and writes none."""
+    row = bytes([value >> 4, ((value & 15) << 4) | (value >> 8), value & 255]) * (width // 2)
+    facts = {256: width, 257: height, 258: 12, 259: 1, 262: 1, 273: 0, 277: 1, 278: height, 279: height * len(row)}
+    facts[273] = 8 + 2 + 12 * len(facts) + 4
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, number) for tag, number in facts.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(facts)) + entries + struct.pack("<I", 0) + row * height
+
+
+def psd_with_a_layer(colour=(200, 10, 10)):
+    """A picture of 2 x 2 with one layer, as Photoshop lays it out (its file format specification)."""
+    planes = [bytes([value]) * 4 for value in colour]
+    record = struct.pack(">4iH", 0, 0, 2, 2, 3)
+    record += b"".join(struct.pack(">hI", channel, 2 + 4) for channel in range(3))
+    extra = struct.pack(">II", 0, 0) + b"\x03one"
+    record += b"8BIMnorm" + bytes([255, 0, 0, 0]) + struct.pack(">I", len(extra)) + extra
+    layers = struct.pack(">h", 1) + record + b"".join(struct.pack(">H", 0) + plane for plane in planes)
+    section = struct.pack(">I", len(layers)) + layers + struct.pack(">I", 0)
+    head = b"8BPS" + struct.pack(">H6xHIIHH", 1, 3, 2, 2, 8, 3) + struct.pack(">II", 0, 0)
+    return head + struct.pack(">I", len(section)) + section + struct.pack(">H", 0) + b"".join(planes)
+
+
+@pytest.mark.parametrize(("value", "seen"), [(4095, 255), (0, 0), (2048, 128)])
+def test_grey_is_scaled_by_the_files_depth(tmp_path, value, seen):
+    (tmp_path / "a.tif").write_bytes(tiff_12(value))
+    assert as_pil(tmp_path / "a.tif").getpixel((0, 0)) == (seen,) * 3
+    Image.fromarray(np.full((2, 2), 65535, np.uint16)).save(tmp_path / "b.tif")
+    assert as_pil(tmp_path / "b.tif").getpixel((0, 0)) == (255,) * 3
+
+
+def test_a_layered_psd_is_read_where_it_stands(tmp_path):
+    (tmp_path / "a.psd").write_bytes(psd_with_a_layer())
+    with Image.open(tmp_path / "a.psd") as opened:
+        assert opened.is_animated or opened.tell() == 1
+    assert as_pil(tmp_path / "a.psd").getpixel((0, 0)) == (200, 10, 10)
+
+
+def swapped_profile():
+    """A profile in which red and green have changed places, made of Pillow's sRGB: no file of ours is needed."""
+    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    count = struct.unpack(">I", data[128:132])[0]
+    for place in range(count):
+        at = 132 + 12 * place
+        name = bytes(data[at : at + 4])
+        if name in (b"rXYZ", b"gXYZ"):
+            data[at : at + 4] = {b"rXYZ": b"gXYZ", b"gXYZ": b"rXYZ"}[name]
+    return bytes(data).replace("sRGB".encode("utf-16-be"), "mine".encode("utf-16-be")).replace(b"sRGB b", b"mine b")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_colours_come_to_srgb_by_the_pictures_profile(tmp_path, mode):
+    picture = Image.new("RGB", (4, 4), (255, 0, 0)).convert(mode)
+    picture.save(tmp_path / "a.png", icc_profile=swapped_profile())
+    red, green, _ = as_pil(tmp_path / "a.png").getpixel((0, 0))
+    assert green > 250 > 5 > red
+
+
+def test_a_profile_that_is_srgb_broken_or_of_another_kind_changes_nothing(tmp_path):
+    picture = Image.new("RGB", (4, 4), (200, 100, 50))
+    for data in (ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(), b"broken", b""):
+        picture.save(tmp_path / "a.png", icc_profile=data)
+        assert as_pil(tmp_path / "a.png").getpixel((0, 0)) == (200, 100, 50)
+    Image.new("L", (4, 4), 100).save(tmp_path / "b.png", icc_profile=swapped_profile())
+    assert as_pil(tmp_path / "b.png").getpixel((0, 0)) == (100,) * 3
