@@ -84,7 +84,7 @@ cogguided generate --prompts prompts.txt --model stabilityai/stable-diffusion-xl
 def generate(
     prompts: Annotated[list[str] | None, typer.Argument(help="What to draw: one text or several.")] = None,
     prompt_file: Annotated[
-        Path | None, typer.Option("--prompts", help="File with one prompt a line; '-' reads standard input.")
+        Path | None, typer.Option("--prompts", help="File with one prompt a line, # begins a comment; '-' reads standard input.")
     ] = None,
     model: Annotated[str, typer.Option(help="'embedded', a folder, or a hub name.")] = "embedded",
     target: Annotated[

@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from ._errors import InputError
+from ._texts import decode, prompt_lines, read_text
 
 IMAGES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
@@ -17,13 +18,19 @@ IMAGES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 def read_prompts(prompts: list[str] | None, file: Path | None) -> list[str]:
     """Return the prompts given as arguments and those in a file, one a line; "-" is standard input.
 
+    Lines that begin with "#" are comments.
+
+    Raises:
+        InputError: the file is no text.
+
     >>> read_prompts(["a cat"], None)
     ['a cat']
     """
     texts = list(prompts or [])
     if file is not None:
-        lines = sys.stdin.read() if str(file) == "-" else file.read_text("utf-8")
-        texts += [line.strip() for line in lines.splitlines() if line.strip()]
+        texts += prompt_lines(
+            decode(sys.stdin.buffer.read(), "standard input") if str(file) == "-" else read_text(file)
+        )
     if not texts:
         raise typer.BadParameter("give a prompt, or --prompts FILE", param_hint="PROMPTS")
     return texts

@@ -10,6 +10,7 @@ from typing import Any
 from diffusers import DiffusionPipeline
 
 from .._errors import InputError
+from .._texts import prompt_lines, read_text
 from ..scorers import Scorer, Target, TargetSpec, load_scorer, load_target
 from ..scorers.registry import list_scorers
 from .cog_guided import CogGuidedPipeline
@@ -76,6 +77,8 @@ def load_faithfulness(guided: CogGuidedPipeline, faithfulness: str | Scorer | No
 def read_lines(prompts: Sequence[str] | str | Path | None) -> list[str]:
     """Return prompts: given, or of a file, one a line or a JSON list of texts; repeated ones once.
 
+    Lines of a text file that begin with "#" are comments.
+
     Raises:
         InputError: no such file, or something that is no text.
 
@@ -87,8 +90,10 @@ def read_lines(prompts: Sequence[str] | str | Path | None) -> list[str]:
     if isinstance(prompts, str | Path):
         file = Path(prompts)
         try:
-            text = file.read_text("utf-8")
-            prompts = json.loads(text) if file.suffix == ".json" else text.splitlines()
+            text = read_text(file)
+            prompts = json.loads(text) if file.suffix == ".json" else prompt_lines(text)
+        except InputError:
+            raise
         except (OSError, ValueError) as error:
             raise InputError(f"prompts: {file} cannot be read as text, one a line or JSON ({error})") from error
     if not isinstance(prompts, list | tuple):

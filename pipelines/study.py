@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from .. import __version__
 from .._errors import InputError, RecordError
+from .._texts import read_text as read_user_text
 from ..guidance import BestOfN
 from ..guidance.finetuning.judging import Panel
 from ..guidance.text_encoder import swap_text_encoder
@@ -290,7 +291,7 @@ def tally(folder: str | Path, choices: Sequence[str | Path]) -> Tally:
     ties = 0
     for file in choices:
         try:
-            told = json.loads(Path(file).read_text("utf-8"))
+            told = json.loads(read_user_text(Path(file)))
             votes = dict(told["choices"])
             study = told["study"]
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..._errors import ImageError, InputError, unknown_name
+from ..._texts import read_text
 from ..benchmark.data import SHOWN, Rating, read_ratings
 from ..benchmark.formats import Row, read_rows
 from ..dimensions import DIMENSIONS
@@ -159,7 +160,7 @@ def _cells(path: Path) -> list[str]:
     kind = path.suffix.lower()
     if not path.is_file() or kind not in (".csv", ".tsv", ".jsonl"):
         return []
-    text = path.read_text(encoding="utf-8-sig")
+    text = read_text(path)
     records: list[dict[str | None, Any]]
     if kind == ".jsonl":
         records = [json.loads(line) for line in text.split("\n") if line.strip()]

@@ -8,18 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..._errors import InputError
-
-
-def read_text(file: Path) -> str:
-    """Return a file's text, with or without a byte order mark.
-
-    Raises:
-        InputError: not UTF-8.
-    """
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file}: is not UTF-8 text ({error})") from error
+from ..._texts import read_text as read_text
 
 
 def read_json(file: Path) -> Any:

@@ -378,7 +378,7 @@ def test_malformed_records(root):
         ("a.jsonl", "{", "line 1: is not JSON"),
         ("a.json", "{", "is not JSON"),
         ("a.json", "{}", "expected a JSON list"),
-        ("a.csv", b"\xff\xfe\x00", "is not UTF-8"),
+        ("a.csv", b"\xff\x00", "is not UTF-8"),
         ("a.xlsx", "", "expected .csv, .tsv"),
         ("a.csv", f"image,dimension,score\n{'x' * 200_000},", "after line 1: is not CSV"),
         ("a.csv", "image,dimension,score\n", "no ratings of aesthetics"),

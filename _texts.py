@@ -1,0 +1,72 @@
+"""Text files that a user brings, whatever editor wrote them."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from pathlib import Path
+
+from ._errors import InputError
+
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, whose mark begins alike
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+
+
+def decode(data: bytes, name: str) -> str:
+    """Return what bytes say: UTF-8 with or without a byte order mark, UTF-16 or UTF-32 by theirs.
+
+    Raises:
+        InputError: anything else, with the line and what it seems to be; `name` is the file's.
+
+    >>> decode(codecs.BOM_UTF16_LE + "a cat".encode("utf-16-le"), "prompts.txt")
+    'a cat'
+    >>> decode(b"a cat\\ncaf\\xe9", "prompts.txt")
+    Traceback (most recent call last):
+    ...
+    cogguided._errors.InputError: prompts.txt, line 2: is not UTF-8 text (byte 0xe9; it seems to be Latin-1 or ...
+    """
+    mark, kind = next(((m, k) for m, k in MARKS if data.startswith(m)), (b"", "utf-8"))
+    body = data[len(mark) :]
+    try:
+        text = body.decode(kind)
+    except UnicodeDecodeError as error:
+        line = len(re.findall(rb"\r\n|\r|\n", body[: error.start])) + 1
+        if kind != "utf-8":
+            raise InputError(f"{name}: is cut off or damaged, its mark says {kind} ({error.reason})") from error
+        seems = "a binary file" if b"\0" in body else "Latin-1 or Windows-1252"
+        raise InputError(
+            f"{name}, line {line}: is not UTF-8 text (byte 0x{body[error.start]:02x}; it seems to be {seems}): save it "
+            "as UTF-8"
+        ) from error
+    if "\0" in text:
+        seems = "UTF-16 without its mark" if body[1::2].count(0) + body[::2].count(0) > len(body) / 4 else "binary"
+        raise InputError(f"{name}: is not text, it holds NUL (it seems to be {seems}): save it as UTF-8")
+    return text
+
+
+def read_text(file: Path) -> str:
+    """Return a text file's content (see `decode`).
+
+    Raises:
+        InputError: not text.
+        OSError: it cannot be read.
+
+    >>> read_text(Path(__file__))[:12]
+    '\"\"\"Text file'
+    """
+    return decode(file.read_bytes(), str(file))
+
+
+def prompt_lines(text: str) -> list[str]:
+    """Return the prompts of a text, one a line, whatever ends the lines; empty ones and those after "#" are left out.
+
+    >>> prompt_lines("a cat\\r\\n# animals that bark\\r\\na dog\\n")
+    ['a cat', 'a dog']
+    """
+    lines = [line.strip() for line in re.split(r"\r\n|\r|\n", text)]
+    return [line for line in lines if line and not line.startswith("#")]
