@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
 from . import __version__, _cli_align, _cli_bench, _cli_finetune, _cli_study
-from ._console import Debug, err, friendly, out
+from ._console import Debug, cell, err, friendly, out
 from ._errors import GenerationError, RecordError
 from ._options import (
     best_device,
@@ -202,7 +203,7 @@ def score(
     dimension: Annotated[str | None, typer.Option(help="'all', or names with commas between; default: all.")] = None,
     scorer: Annotated[str | None, typer.Option(help="What scores: a name, folder or hub name.")] = None,
     prompt: Annotated[str | None, typer.Option(help="Text to compare with, for scorers such as clip.")] = None,
-    fmt: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
+    fmt: Annotated[Format, typer.Option("--format", help="How to print. In CSV, names that begin with = + - @ get an apostrophe.")] = Format.table,
     device: Annotated[str | None, typer.Option(help="cuda, mps or cpu; default: the first there is.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
@@ -304,7 +305,7 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
         table.add_row(name, number or "not installed")
     out.print(table)
     out.print("devices: " + ", ".join(facts["devices"]), highlight=False)
-    table = Table("extra", "installed", "adds", 'pip install "cogguided\\[extra]" brings')
+    table = Table("extra", "installed", "adds", 'pip install "cogguided[extra]" brings')
     for name, extra in facts["extras"].items():
         present = bool(extra["packages"]) and None not in extra["packages"].values()
         table.add_row(name, "yes" if present else "no", extra["adds"], ", ".join(extra["packages"]))
@@ -349,11 +350,11 @@ def print_scores(files: list[Path], scores: dict[str, Scores], fmt: Format) -> N
     elif fmt is Format.csv:
         writer = csv.DictWriter(sys.stdout, rows[0].keys(), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({**row, "file": cell(row["file"])} for row in rows)
     else:
         table = Table("file", *(name.replace("_", " ") for name in columns))
         for row in rows:
-            cells = ["[red]no score[/]" if row[n] is None else f"{row[n]:.3f}" for n in columns]
+            cells = [Text("no score", "red") if row[n] is None else f"{row[n]:.3f}" for n in columns]
             table.add_row(row["file"], *cells)
             if row["error"]:
                 err.print(f"{row['file']}: {row['error']}", style="yellow", highlight=False, markup=False)

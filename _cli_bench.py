@@ -329,7 +329,7 @@ def print_tables(rows: list[dict[str, Any]], signed: bool = False) -> None:
     for table in tables_of(rows, signed):
         drawn = Table(*table.header, title=table.title, title_justify="left")
         for row in table.rows:
-            drawn.add_row(*(cell.replace(" [", "\n\\[") for cell in row))
+            drawn.add_row(*(cell.replace(" [", "\n[") for cell in row))
         out.print(drawn)
         for note in table.notes:
             out.print(note, style="dim", highlight=False, markup=False)

@@ -3,17 +3,53 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import typer
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from ._errors import CogGuidedError
 
-out, err = Console(), Console(stderr=True)
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def visible(text: str) -> str:
+    """Return a text whose control characters, and bytes of a file name that are no UTF-8, are spelt out.
+
+    >>> visible("\x1b[31mred.png")
+    '\\\\x1b[31mred.png'
+    """
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+class PlainConsole(Console):
+    """A console to which a text is a text: no markup, no emoji codes, no escape sequences.
+
+    Prompts, file names and errors go through it as they are. What is to be coloured is a `Text`, or has `style=`.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Render a plain text, of a print or a table's cell."""
+        return super().render_str(visible(text), **{**options, "markup": False, "emoji": False})
+
+
+out, err = PlainConsole(), PlainConsole(stderr=True)
+
+
+def cell(text: str) -> str:
+    """Return a text for a CSV file that no spreadsheet takes for a formula: an apostrophe before = + - @ and tabs.
+
+    >>> cell("=SUM(A1)"), cell("a.png")
+    ("'=SUM(A1)", 'a.png')
+    """
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 class Debug:
@@ -35,7 +71,8 @@ def friendly(command: F) -> F:
         except (CogGuidedError, OSError) as error:
             if Debug.on:
                 raise
-            err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+            told = Text.assemble(("error:", "bold red"), " ", visible(str(error)))
+            err.print(told, soft_wrap=True, highlight=False)
             raise typer.Exit(1) from None
 
     return run  # type: ignore[return-value]
