@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,14 +34,24 @@ def wants_base_output(arguments: dict[str, Any], guided: bool) -> bool:
     return raw
 
 
-def read_requests(prompt: Prompt, seed: int | Sequence[int] | None, arguments: dict[str, Any]) -> list[Request]:
+BLOCK = 10_000
+"""Seeds between equal prompts of a guided call, so that their candidates differ."""
+
+
+def read_requests(
+    prompt: Prompt, seed: int | Sequence[int] | None, arguments: dict[str, Any], step: int = 1
+) -> list[Request]:
     """Read prompts and seeds into one request a prompt; -1 is the seed where generators are given instead.
+
+    With one seed for all, a prompt that occurs again gets the seed `step` further on each time.
 
     Raises:
         InputError: no prompt, one that is no text, or seeds that do not fit.
 
     >>> read_requests(["a cat", "a dog"], 7, {})
     [Request(index=0, prompt='a cat', seed=7), Request(index=1, prompt='a dog', seed=7)]
+    >>> [request.seed for request in read_requests(["a cat", "a dog", "a cat"], 7, {})]
+    [7, 7, 8]
     """
     if prompt is None:
         if arguments.get("prompt_embeds") is None:
@@ -55,6 +66,11 @@ def read_requests(prompt: Prompt, seed: int | Sequence[int] | None, arguments: d
             raise InputError(f"prompt: expected text, got {type(text).__name__}")
     if arguments.get("generator") is None:
         seeds = read_seeds(seed, len(prompts))
+        if isinstance(seed, int):
+            before: Counter[str] = Counter()
+            for place, text in enumerate(prompts):
+                seeds[place] = (seeds[place] + step * before[text]) % 2**63
+                before[text] += 1
     elif seed is None:
         seeds = [-1] * len(prompts)
     else:
@@ -63,7 +79,7 @@ def read_requests(prompt: Prompt, seed: int | Sequence[int] | None, arguments: d
 
 
 def read_seeds(seed: Any, count: int) -> list[int]:
-    """Return the first seed of each of `count` prompts; one for all is drawn from torch's state for None.
+    """Return the first seed of each of `count` prompts; for None each is drawn from torch's state.
 
     Raises:
         InputError: another number of seeds, or one that is no whole number from 0.
@@ -72,7 +88,7 @@ def read_seeds(seed: Any, count: int) -> list[int]:
     ([3, 3], [3, 4])
     """
     if seed is None:
-        seed = int(torch.randint(2**31, ()).item())
+        seed = torch.randint(2**31, (count,)).tolist()
     seeds = list(seed) if isinstance(seed, list | tuple | range) else [seed] * count
     if len(seeds) != count:
         raise InputError(f"seed: expected one for all prompts or one for each of {count}, got {len(seeds)}")

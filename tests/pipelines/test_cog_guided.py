@@ -1,5 +1,6 @@
 """CogGuidedPipeline: its arguments, what passes through to diffusers, what it keeps and saves."""
 
+import itertools
 import copy
 import json
 import math
@@ -484,3 +485,14 @@ def test_a_scorer_of_the_users_own_is_not_taken_for_the_embedded_one(own):
     mine = FakeScorer(name="memorability")
     assert not any("embedded" in note for note in own("a cat", target=mine, seed=0, **SD).notes)
     assert any("embedded" in note for note in own("a cat", target="memorability", seed=0, **SD).notes)
+
+
+@pytest.mark.parametrize("guidance", [[], [BestOfN(2)]])
+@pytest.mark.parametrize("seed", [None, 3])
+def test_repeated_prompts_are_not_copies(own, guidance, seed):
+    out = own(["a cat"] * 3, target=FakeScorer(), guidance=guidance, seed=seed, **SD)
+    seeds = [c.seed for c in out.candidates]
+    assert len(set(seeds)) == len(seeds)
+    assert not any(same(a, b) for a, b in itertools.combinations(out.images, 2))
+    if seed is not None:
+        assert same(own("a cat", seed=3, target=FakeScorer(), guidance=guidance, **SD).images[0], out.images[0])
