@@ -85,7 +85,8 @@ cogguided generate --prompts prompts.txt --model stabilityai/stable-diffusion-xl
 def generate(
     prompts: Annotated[list[str] | None, typer.Argument(help="What to draw: one text or several.")] = None,
     prompt_file: Annotated[
-        Path | None, typer.Option("--prompts", help="File with one prompt a line, # begins a comment; '-' reads standard input.")
+        Path | None,
+        typer.Option("--prompts", help="File with one prompt a line, # begins a comment; '-' reads standard input."),
     ] = None,
     model: Annotated[str, typer.Option(help="'embedded', a folder, or a hub name.")] = "embedded",
     target: Annotated[
@@ -203,7 +204,9 @@ def score(
     dimension: Annotated[str | None, typer.Option(help="'all', or names with commas between; default: all.")] = None,
     scorer: Annotated[str | None, typer.Option(help="What scores: a name, folder or hub name.")] = None,
     prompt: Annotated[str | None, typer.Option(help="Text to compare with, for scorers such as clip.")] = None,
-    fmt: Annotated[Format, typer.Option("--format", help="How to print. In CSV, names that begin with = + - @ get an apostrophe.")] = Format.table,
+    fmt: Annotated[
+        Format, typer.Option("--format", help="How to print. In CSV, names that begin with = + - @ get an '.")
+    ] = Format.table,
     device: Annotated[str | None, typer.Option(help="cuda, mps or cpu; default: the first there is.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:

@@ -50,7 +50,9 @@ def finetune(
     target: Annotated[
         str | None, typer.Option(help="What to get more of: a name, or weights as in 'memorability=1,clip=0.5'.")
     ] = None,
-    prompts: Annotated[Path | None, typer.Option(help="File with prompts to train on, one a line, # begins a comment.")] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="File with prompts to train on, one a line, # begins a comment.")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="Folder for the LoRA, report.html and checkpoints.")] = None,
     method: Annotated[
         str,

@@ -43,7 +43,9 @@ def study(
     aligned: Annotated[
         str | None, typer.Option(help="Aligned model: a checkpoint or adapter, folder or hub name.")
     ] = None,
-    prompts: Annotated[Path | None, typer.Option(help="File with one prompt a line, # begins a comment; or a JSON list.")] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="File with one prompt a line, # begins a comment; or a JSON list.")
+    ] = None,
     target: Annotated[str | None, typer.Option(help="First measure, and what best-of-N chooses by.")] = None,
     folder: Annotated[
         Path | None, typer.Option("--out", help="Folder; a study cut short goes on where it was.")

@@ -40,8 +40,8 @@ def decode(data: bytes, name: str) -> str:
             raise InputError(f"{name}: is cut off or damaged, its mark says {kind} ({error.reason})") from error
         seems = "a binary file" if b"\0" in body else "Latin-1 or Windows-1252"
         raise InputError(
-            f"{name}, line {line}: is not UTF-8 text (byte 0x{body[error.start]:02x}; it seems to be {seems}): save it "
-            "as UTF-8"
+            f"{name}, line {line}: is not UTF-8 text (byte 0x{body[error.start]:02x}; it seems to be {seems}): "
+            "save it as UTF-8"
         ) from error
     if "\0" in text:
         seems = "UTF-16 without its mark" if body[1::2].count(0) + body[::2].count(0) > len(body) / 4 else "binary"

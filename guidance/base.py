@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from .run import Run
 
 
+class Interrupted(KeyboardInterrupt):
+    """The user's own callback stopped the generator (`pipe._interrupt = True`); `images` are not drawn to the end."""
+
+    def __init__(self, images: Sequence[Image.Image]) -> None:
+        super().__init__("stopped by the step callback")
+        self.images = list(images)
+
+
 @dataclass(eq=False)
 class Candidate:
     """One image with everything that is known of it, and enough to make it again.

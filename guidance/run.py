@@ -17,7 +17,7 @@ from PIL import Image
 
 from .._errors import GenerationError, InputError
 from ..scorers import Scorer, Target, TargetScores, load_scorer
-from .base import Budget, Candidate, Job, Request, Sampler
+from .base import Budget, Candidate, Interrupted, Job, Request, Sampler
 from .choosing import ImageEncoder, choose, keep_different, mean_distance, ties
 from .proposers.base import Proposer
 from .rates import Arm, Rates
@@ -230,6 +230,11 @@ class Run:
         seconds, nfe = self.seconds, self.nfe
         try:
             images = self.sampler.sample([job.prompt for job in batch], [job.seed for job in batch])
+        except Interrupted as stopped:
+            for job, image in zip(batch, stopped.images, strict=True):
+                self.candidates.append(self._candidate(job, image, batch))
+                self.candidates[-1].finished = False
+            raise
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -10,6 +10,7 @@ import torch
 
 from .._errors import InputError
 from ..guidance import BestOfN, Candidate, Guidance, Request, Run
+from ..guidance.base import Interrupted
 from ..guidance.run import NOT_SCORED
 from .sampler import PipelineSampler, cpu_generator, is_text_argument
 
@@ -168,7 +169,11 @@ class OneCall:
         each = given if isinstance(given, list) else [given]
         seeds = [fresh_seed(generator) for generator in each]
         started = run.seconds
-        images = self.sampler.call(self.prompt, given)
+        stopped: Interrupted | None = None
+        try:
+            images = self.sampler.call(self.prompt, given)
+        except Interrupted as caught:
+            images, stopped = caught.images, caught
         sampled = run.seconds
         run.keep = len(images) // len(run.requests)
         if len(seeds) != len(images):
@@ -180,7 +185,10 @@ class OneCall:
             made = Candidate(image, texts[i], seeds[i], i // run.keep, seconds=seconds, batch=batch)
             if run.target is not None:
                 made.valid, made.error = False, NOT_SCORED
+            made.finished = stopped is None
             run.candidates.append(made)
+        if stopped is not None:
+            raise stopped
         run.score(run.candidates)
         for candidate in run.candidates:
             candidate.seconds["score"] = (run.seconds - sampled) / len(images)

@@ -22,6 +22,7 @@ from .calls import BLOCK, generators, plan, read_requests, wants_base_output
 from .embedded import is_embedded
 from .ending import checked_output, nothing_lost, truncation_noted
 from .loading import load_base
+from .locking import one_at_a_time
 from .output import CogGuidedOutput
 from .record import describe_call, describe_pipeline
 from .sampler import PipelineSampler, check_arguments, check_countable, check_text_to_image, spread_texts
@@ -269,6 +270,7 @@ class CogGuidedPipeline(DiffusionPipeline):
 
     # ------------------------------------------------------------------ the call
 
+    @one_at_a_time
     def __call__(
         self,
         prompt: str | Sequence[str] | None = None,

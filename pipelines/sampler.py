@@ -13,12 +13,13 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 
 from .._errors import InputError, ModelError, unknown_name
-from ..guidance.base import Noise
+from ..guidance.base import Interrupted, Noise
 from .encoding import Encodings, encoded_once
 from .frames import single_frames
 from .trajectories import Leg, Trajectories, on_leg
 
 TEXT_ARGUMENTS = ("prompt_", "negative_prompt")
+CALLBACK = "callback_on_step_end"
 DENOISERS = ("transformer", "unet", "prior")
 
 
@@ -132,6 +133,8 @@ class PipelineSampler:
             arguments["output_type"] = "pt"
         with count_denoiser(self.pipe, self._add_nfe), encoded_once(self.pipe, self._encodings):
             output = call(self.pipe, prompt=prompt, generator=generator, **arguments)
+        if getattr(self.pipe, "_interrupt", False):  # set by the user's step callback, as diffusers documents
+            raise Interrupted(list(output[0]))
         return output[0] if with_graph else list(output[0])  # `images`, or `image` in some
 
     def begin(
@@ -236,13 +239,28 @@ class PipelineSampler:
         return values.detach(), gradient
 
     def _leg(self, leg: Leg, with_graph: bool = False) -> Leg:
+        try:
+            return self._run_leg(leg, with_graph)
+        except UnboundLocalError:
+            if leg.relayed or not (leg.clean or leg.start.finished):
+                raise
+            leg.relayed = True  # its call decodes what a step returned, so it must take one
+            return self._run_leg(leg, with_graph)
+
+    def _run_leg(self, leg: Leg, with_graph: bool) -> Leg:
         prompts = list(leg.start.prompts)
         generators = leg.generators()
-        with on_leg(self.pipe, leg, generators):
+        arguments = {**self.arguments, **leg.start.overrides}
+        stepping = not (leg.clean or leg.start.finished)
+        takes_callback = stepping and CALLBACK in call_parameters(self.base_class)
+        with on_leg(self.pipe, leg, generators, takes_callback) as hooks:
+            own = arguments.pop(CALLBACK, None)
+            if takes_callback:
+                arguments[CALLBACK] = hooks.callback(own)
+                if hasattr(own, "tensor_inputs"):  # diffusers' own callbacks say what they want to see
+                    arguments[f"{CALLBACK}_tensor_inputs"] = own.tensor_inputs
             prompt = prompts[0] if len(prompts) == 1 else prompts
-            leg.images = self._call(
-                prompt, generators, {**self.arguments, **leg.start.overrides}, with_graph=with_graph
-            )
+            leg.images = self._call(prompt, generators, arguments, with_graph=with_graph)
         return leg
 
     def _add_nfe(self, images: int) -> None:

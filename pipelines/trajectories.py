@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -38,6 +39,7 @@ class Trajectories:
         generators: state of each row's random generator.
         overrides: arguments of the pipeline's call in which these rows differ from the user's own.
         rows: where each row stands in the sampler's trace: (entry, place there).
+        settings: attributes of the pipeline that the user's step callback has changed, such as its guidance scale.
     """
 
     prompts: tuple[str, ...]
@@ -50,6 +52,7 @@ class Trajectories:
     steps: int = 0
     state: dict[str, Any] | None = None
     generators: tuple[torch.Tensor, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -118,12 +121,15 @@ class Leg:
         until: part of the trajectory to have behind at the end, 0 to 1; None: only the initial noise is wanted.
         eta: noise put in at each step, 0 (none of ours) to 1 (as much as the reverse process has).
         clean: leave no step and go on from the predicted clean latents, to decode them.
+        relayed: where there is nothing to decode without a step, as the call decodes what one returned beside the
+            sample (as consistency models do): let it take one that hands the latents on as they are.
     """
 
     start: Trajectories
     until: float | None
     eta: float = 0.0
     clean: bool = False
+    relayed: bool = False
     reached: Trajectories | None = None
     images: list[Image.Image] = field(default_factory=list)
 
@@ -136,8 +142,13 @@ class Leg:
 
 
 @contextmanager
-def on_leg(pipe: DiffusionPipeline, leg: Leg, generators: list[torch.Generator]) -> Iterator[None]:
+def on_leg(
+    pipe: DiffusionPipeline, leg: Leg, generators: list[torch.Generator], takes_callback: bool = False
+) -> Iterator[_Hooks]:
     """Let the pipeline's next call run over a leg only; `leg.reached` then has what came of it.
+
+    With `takes_callback`, the call must be given `callback_on_step_end=hooks.callback(the user's own)`: it is left
+    from there, so that the user's callback sees the last step too.
 
     Raises:
         ModelError: the pipeline or its scheduler does not follow diffusers' conventions.
@@ -152,8 +163,10 @@ def on_leg(pipe: DiffusionPipeline, leg: Leg, generators: list[torch.Generator])
             )
     before = dict(vars(scheduler))
     try:
-        _Hooks(pipe, scheduler, leg, generators).attach()
-        yield
+        hooks = _Hooks(pipe, scheduler, leg, generators)
+        hooks.in_callback = takes_callback
+        hooks.attach()
+        yield hooks
     except _Stop:
         pass
     finally:
@@ -169,6 +182,9 @@ class _Hooks:
         self.pipe, self.scheduler, self.leg, self.generators = pipe, scheduler, leg, generators
         self.done = leg.start.done
         self.stop_at = 0
+        self.in_callback = False
+        self.total = 0
+        self.changed: dict[str, Any] = {}
 
     def attach(self) -> None:
         own = self.scheduler
@@ -186,8 +202,42 @@ class _Hooks:
 
         return wrapped
 
+    def callback(self, own: Any) -> Any:
+        """The user's step callback, or None, with steps counted over the whole trajectory; it ends the leg."""
+
+        def on_step_end(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            told: dict[str, Any] = {}
+            if own is not None:
+                before = dict(vars(pipe))
+                told = own(pipe, self.leg.start.done + step, timestep, tensors) or {}
+                self._note_changes(before, told)
+            if self.leg.reached is not None:
+                latents = told.get("latents", self.leg.reached.latents)
+                settings = {**self.leg.start.settings, **self.changed}
+                self.leg.reached = replace(self.leg.reached, latents=latents, settings=settings)
+                raise _Stop
+            return told
+
+        return on_step_end
+
+    def _note_changes(self, before: dict[str, Any], told: dict[str, Any]) -> None:
+        now = vars(self.pipe)
+        if now.get("_interrupt"):
+            raise KeyboardInterrupt
+        plain = (int, float, str, bool, type(None), dict)
+        self.changed |= {
+            k: v for k, v in now.items() if isinstance(v, plain) and (k not in before or before[k] is not v)
+        }
+        others = sorted(set(told) - {"latents"})
+        if others and self.stop_at < self.total:
+            raise ModelError(
+                f"callback_on_step_end changes {others}, which cannot be carried over where images are looked at "
+                "half-way: use guidance that makes whole images, such as BestOfN"
+            )
+
     def _prepare_latents(self, original: Any, *args: Any, **kwargs: Any) -> Any:
         start = self.leg.start
+        vars(self.pipe).update(start.settings)
         out, drawn = self._initial(original, args, kwargs)
         latents: torch.Tensor | None = drawn
         if start.latents is not None:
@@ -237,6 +287,8 @@ class _Hooks:
             vars(own).update({name: _copy(value) for name, value in start.state.items()})
             if leg.clean:
                 self.done = total
+            if leg.relayed:
+                self.done = total - 1
         self.total = total
         self.timesteps = own.timesteps
         if self.done >= self.stop_at and not (leg.clean or start.finished):
@@ -246,6 +298,9 @@ class _Hooks:
     def _step(self, original: Any, model_output: Any, timestep: Any, sample: Any, *args: Any, **kwargs: Any) -> Any:
         own = self.scheduler
         own.timesteps = self.timesteps  # whole, as schedulers look their place up in it
+        if self.leg.relayed:
+            told = {"prev_sample": sample, "denoised": sample, "pred_original_sample": sample}
+            return (sample, sample) if kwargs.get("return_dict") is False else SimpleNamespace(**told)
         now, after = noise_levels(own, timestep, self.done)
         clean = clean_latents(own, model_output, sample, now)
         result = original(model_output, timestep, sample, *args, **kwargs)
@@ -265,6 +320,8 @@ class _Hooks:
             state=self._state(),
             generators=self._states(),
         )
+        if self.in_callback:
+            return result
         raise _Stop
 
     def _state(self) -> dict[str, Any]:

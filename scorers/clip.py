@@ -133,7 +133,7 @@ class CLIPScorer:
 
     @property
     def _end(self) -> int | None:
-        """Token at which a model looks for its summary of the text, where it is one that the tokenizer may not put."""
+        """Token at which a model looks for its summary of the text, where the tokenizer may not put it."""
         if getattr(self.model, "text_pool_type", None) != "eos":
             return None
         end: int | None = getattr(self.model, "text_eos_id", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,8 @@ from .panel import TARGET, best
 from .report import write_report
 from .reward_gradients import GradientRounds
 from .rounds import Rounds
+
+logger = logging.getLogger("cogguided")
 
 
 class Finetuning:
@@ -144,6 +147,10 @@ class Finetuning:
         state.round += 1
         state.step, state.first_loss = self.rounds.step, self.rounds.first_loss
         state.unread += told["unread"]
+        if told.get("alike"):
+            logger.warning(
+                f"round {state.round}: the images of {told['alike']} prompts score alike and teach nothing: skipped"
+            )
         state.history.append({**told, "seconds": round(self.seconds(), 2)})
         self._log({f"train/{name}": told[name] for name in ("score", "loss", "grad_norm")})
         self._tick()

@@ -28,8 +28,22 @@ class Part:
     value: tuple[float, ...]
 
 
+def differing(scores: Tensor) -> Tensor:
+    """Which of P prompts have scores (P, K) that are not all the same, those not read left out.
+
+    >>> differing(torch.tensor([[0.5, 0.5], [0.5, 0.6], [0.5, float("nan")]]))
+    tensor([False,  True, False])
+    """
+    read = scores.isfinite()
+    highest = scores.masked_fill(~read, -torch.inf).amax(dim=1)
+    found: Tensor = highest > scores.masked_fill(~read, torch.inf).amin(dim=1)
+    return found
+
+
 def parts_of(scores: Tensor, config: FinetuneConfig) -> list[Part]:
     """Choose what a round learns from: images without a score, and those that count nothing, are left out.
+
+    So is a prompt whose images all score alike: nothing of it is better than the rest.
 
     Args:
         scores: (P, K) target scores of K images of each of P prompts; NaN where not read.
@@ -62,6 +76,7 @@ def parts_of(scores: Tensor, config: FinetuneConfig) -> list[Part]:
         counts = values > 0
     else:
         raise InputError(f"no parts for method {config.method!r}")
+    counts &= differing(scores)[:, None]
     found = []
     for group in range(len(scores)):
         rows = counts[group].nonzero().flatten().tolist()

@@ -20,7 +20,7 @@ from .base import Learner
 from .config import FinetuneConfig
 from .drawing import generator, round_prompts, seed_of
 from .judging import Panel
-from .methods import Part, needs_old, needs_reference, part_loss, parts_of
+from .methods import Part, differing, needs_old, needs_reference, part_loss, parts_of
 
 EXPLODED = 100.0
 """A step's loss over the first round's, from which on training is given up."""
@@ -84,7 +84,7 @@ class Rounds:
         return {
             "round": number + 1, "duration": time.monotonic() - started, "loss": loss, "grad_norm": norm,
             "score": float(scores.nanmean()), "unread": int((~scores.isfinite()).sum()), "images": scores.numel(),
-            "trained_on": sum(len(part.rows) for part in parts),
+            "trained_on": sum(len(part.rows) for part in parts), "alike": int((~differing(scores)).sum()),
         }  # fmt: skip
 
     def average(self) -> None:

@@ -1,7 +1,7 @@
 """CogGuidedPipeline: its arguments, what passes through to diffusers, what it keeps and saves."""
 
-import itertools
 import copy
+import itertools
 import json
 import math
 

@@ -156,7 +156,7 @@ def test_a_long_prompt_is_read_to_the_end_mark(pictures):
     """The embedded model pools at its end mark, which a full row of tokens had none of: the first was taken."""
     clip = load_scorer("clip")
     joyful = "a happy yellow smiley face with a very big wide grin and two rosy cheeks and sparkling eyes in the sun"
-    mournful = "a sad black funeral coffin on a cold grey rainy day with bare trees and dark clouds and a broken heart"
+    mournful = "a sad black funeral coffin on a cold grey rainy day with bare trees and dark clouds and a tear in it"
     with pytest.warns(UserWarning, match="is not seen"):
         features = clip.encode_texts([joyful, mournful])
     assert features[0] @ features[1] < 0.95

@@ -1,5 +1,5 @@
-import struct
 import io
+import struct
 import warnings
 
 import numpy as np

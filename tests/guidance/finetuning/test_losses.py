@@ -113,3 +113,15 @@ def test_the_reference_term_pulls_back():
 def test_errors_are_in_float32():
     half = torch.full((1, 4), 300.0, dtype=torch.float16)
     assert denoising_error(half, torch.zeros_like(half)).item() == pytest.approx(90000.0)
+
+
+@pytest.mark.parametrize("method", ["rwr", "nft", "dpo"])
+def test_a_prompt_whose_images_score_alike_teaches_nothing(method):
+    config = FinetuneConfig(method=method)
+    scores = torch.tensor([[0.5, 0.5, 0.5, 0.5], [0.1, 0.9, 0.4, math.nan], [0.3, math.nan, math.nan, math.nan]])
+    assert {part.group for part in parts_of(scores, config)} == {1}
+    assert parts_of(torch.full((2, 4), 0.7), config) == []
+
+
+def test_best_of_a_constant_reward_is_nothing_either():
+    assert parts_of(torch.full((2, 4), 0.7), FinetuneConfig(method="rwr", top=0.5)) == []
