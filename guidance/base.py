@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from .run import Run
 
 
+REJECTED = "cogguided_rejected"
+"""Key of a picture's `info` that says why it is none: such a candidate is not scored and never wins."""
+
+
 class Interrupted(KeyboardInterrupt):
     """The user's own callback stopped the generator (`pipe._interrupt = True`); `images` are not drawn to the end."""
 

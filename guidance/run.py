@@ -17,7 +17,7 @@ from PIL import Image
 
 from .._errors import GenerationError, InputError
 from ..scorers import Scorer, Target, TargetScores, load_scorer
-from .base import Budget, Candidate, Interrupted, Job, Request, Sampler
+from .base import REJECTED, Budget, Candidate, Interrupted, Job, Request, Sampler
 from .choosing import ImageEncoder, choose, keep_different, mean_distance, ties
 from .proposers.base import Proposer
 from .rates import Arm, Rates
@@ -279,6 +279,13 @@ class Run:
 
     def score(self, candidates: Sequence[Candidate]) -> None:
         """Score candidates by the target, against the user's own prompts; halves when memory runs out."""
+        rejected = [c for c in candidates if REJECTED in c.image.info]
+        for candidate in rejected:
+            candidate.error = str(candidate.image.info[REJECTED])
+            candidate.valid = self.target is None
+            self.note(f"seed {candidate.seed}: {candidate.error}")
+        if rejected:
+            candidates = [c for c in candidates if REJECTED not in c.image.info]
         if self.target is None or not candidates:
             return
         try:

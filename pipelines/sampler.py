@@ -16,6 +16,7 @@ from .._errors import InputError, ModelError, unknown_name
 from ..guidance.base import Interrupted, Noise
 from .encoding import Encodings, encoded_once
 from .frames import single_frames
+from .rejecting import finite_watched, mark_rejected
 from .trajectories import Leg, Trajectories, on_leg
 
 TEXT_ARGUMENTS = ("prompt_", "negative_prompt")
@@ -131,8 +132,11 @@ class PipelineSampler:
         if with_graph:
             call = getattr(call, "__wrapped__", call)  # beneath diffusers' no_grad
             arguments["output_type"] = "pt"
-        with count_denoiser(self.pipe, self._add_nfe), encoded_once(self.pipe, self._encodings):
+        watched = finite_watched(self.pipe)
+        with count_denoiser(self.pipe, self._add_nfe), encoded_once(self.pipe, self._encodings), watched as finite:
             output = call(self.pipe, prompt=prompt, generator=generator, **arguments)
+        if not with_graph:
+            mark_rejected(output[0], output, finite)
         if getattr(self.pipe, "_interrupt", False):  # set by the user's step callback, as diffusers documents
             raise Interrupted(list(output[0]))
         return output[0] if with_graph else list(output[0])  # `images`, or `image` in some

@@ -89,8 +89,8 @@ def unrounded_head(model: PreTrainedModel) -> Iterator[None]:
     >>> with unrounded_head(torch.nn.Module()):
     ...     pass
     """
-    embeddings = getattr(model, "get_output_embeddings", None)
-    head = embeddings() if embeddings is not None else None
+    embeddings: Any = getattr(model, "get_output_embeddings", None)
+    head: Any = None if embeddings is None else embeddings()
     if (
         type(head) is not torch.nn.Linear
         or head.bias is not None
