@@ -145,7 +145,7 @@ class PipelineSampler:
         self, prompts: Sequence[str], noise: Sequence[Noise], overrides: Mapping[str, Any] | None = None
     ) -> Trajectories:
         """Return B images before their first step; `overrides` are arguments of the call, e.g. fewer steps."""
-        changed = dict(overrides or {})
+        changed = thinned(dict(overrides or {}), self.arguments)
         check_arguments(self.base_class, changed)
         entry = {"begin": list(prompts), "noise": list(noise), "arguments": changed}
         places = tuple((len(self.trace), row) for row in range(len(prompts)))
@@ -269,6 +269,22 @@ class PipelineSampler:
 
     def _add_nfe(self, images: int) -> None:
         self.nfe += images
+
+
+def thinned(overrides: dict[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return overrides in which a schedule of the user's own has as many steps as they ask for, spread over it.
+
+    A pipeline's call would take `timesteps` or `sigmas` as they are, and leave num_inference_steps aside.
+
+    >>> thinned({"num_inference_steps": 2}, {"timesteps": [999, 749, 499, 249]})
+    {'num_inference_steps': 2, 'timesteps': [999, 499]}
+    """
+    steps = overrides.get("num_inference_steps")
+    for name in ("timesteps", "sigmas"):
+        given = arguments.get(name)
+        if steps and name not in overrides and given is not None and len(given) > steps:
+            overrides[name] = [given[place * len(given) // steps] for place in range(steps)]
+    return overrides
 
 
 def spread_texts(arguments: dict[str, Any], prompt: str | list[str] | None) -> dict[str, Any]:

@@ -91,8 +91,9 @@ def unrounded_head(model: PreTrainedModel) -> Iterator[None]:
     """
     embeddings: Any = getattr(model, "get_output_embeddings", None)
     head: Any = None if embeddings is None else embeddings()
+    plain: bool = type(head) is torch.nn.Linear  # not one of few bits, nor with an adapter on it
     if (
-        type(head) is not torch.nn.Linear
+        not plain
         or head.bias is not None
         or head.weight.dtype not in (torch.bfloat16, torch.float16)
         or head.weight.device.type != "cuda"

@@ -12,6 +12,7 @@ from diffusers import (
 )
 from tiny_diffusion import CALL, FAMILIES, tiny_pipeline
 
+from cogguided import CogGuidedPipeline, Drafts, FakeScorer
 from cogguided._errors import InputError, ModelError
 from cogguided.guidance import Noise
 from cogguided.pipelines.diffusion import stochastic_step
@@ -96,3 +97,16 @@ def test_what_does_not_fit_is_refused():
     pipe.register_modules(scheduler=None)
     with pytest.raises(ModelError, match="cannot be stopped half-way"):
         sampler.advance(start, 0.5)
+
+
+@pytest.mark.parametrize("name", ["timesteps", "sigmas"])
+def test_drafts_thin_a_schedule_of_the_users_own(name):
+    pipe = CogGuidedPipeline.from_pipe(tiny_pipeline("flux" if name == "sigmas" else "sd15"), scorer=FakeScorer())
+    call = {**CALL["flux" if name == "sigmas" else "sd15"]}
+    given = [1.0 - k / 8 for k in range(8)]
+    if name == "timesteps":
+        pipe.scheduler = EulerDiscreteScheduler.from_config(pipe.scheduler.config)
+        given = [float(999 - 125 * k) for k in range(8)]
+    out = pipe("a cat", guidance=Drafts(4, steps=2, full=1), seed=0, **{**call, name: given})
+    passes = 1 if name == "sigmas" else 2
+    assert out.nfe == passes * (4 * 2 + 8) + 5, "four drafts of two steps, one image of eight, five looks"
