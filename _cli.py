@@ -19,7 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 from . import __version__, _cli_align, _cli_bench, _cli_finetune, _cli_study
-from ._console import Debug, cell, err, friendly, out
+from ._claiming import free_name
+from ._console import Debug, cell, err, friendly, hold, out
 from ._errors import GenerationError, RecordError
 from ._options import (
     best_device,
@@ -163,6 +164,7 @@ def generate(
     from .pipelines.output import check_free
 
     check_free(folder, overwrite)
+    hold(folder)
     silence_libraries()
     pipe = CogGuidedPipeline.from_pretrained(model, target=target, scorer=scorer, dtype=read_dtype(dtype))
     place(pipe, device, offload)
@@ -180,10 +182,10 @@ def generate(
         output = pipe(texts, seed=seed, guidance=guidance, budget=budget, diversity=diversity, **arguments)
     except GenerationError as error:
         if error.output is not None and error.output.candidates:
-            error.output.save(folder, overwrite)
+            folder = save_somewhere(error.output, folder, overwrite)
             err.print(f"{len(error.output.candidates)} candidates are kept in {folder}", highlight=False)
         raise
-    output.save(folder, overwrite)
+    folder = save_somewhere(output, folder, overwrite)
     report(output, folder, as_json)
     if output.interrupted:
         raise typer.Exit(130)
@@ -319,6 +321,17 @@ _cli_bench.register(app)
 _cli_align.register(app)
 _cli_finetune.register(app)
 _cli_study.register(app)
+
+
+def save_somewhere(output: CogGuidedOutput, folder: Path, overwrite: bool) -> Path:
+    """Save what was made; beside the folder where a record came into it in the meantime. Returns where."""
+    from .pipelines.record import FILE
+
+    if not overwrite and (folder / FILE).exists():
+        other = free_name(folder)
+        err.print(f"{folder} got a record of another run in the meantime: saving in {other}", style="yellow")
+        folder = other
+    return output.save(folder, overwrite)
 
 
 def report(output: CogGuidedOutput, folder: Path, as_json: bool) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from ._console import err, friendly, out
+from ._console import err, friendly, hold, out
 from ._errors import InputError, unknown_name
 from ._options import meanings, read_dtype, read_values
 
@@ -123,6 +123,7 @@ def align(
     config = settings_for(model, {**given, **read_values(set_)})
     from .scorers.alignment import align as run
 
+    hold(output)
     try:
         result = run(
             model,

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from . import __version__
-from ._console import err, friendly, out
+from ._console import err, friendly, hold, out
 from ._errors import InputError, UnknownNameError
 from ._options import best_device, read_dtype, silence_libraries
 
@@ -143,6 +143,8 @@ def bench(
     silence_libraries(generator=False)
     given = {"adapter": adapter, "dtype": kind, "min_mass": min_mass, "pixels": limits}
     given["trust_remote_code"] = trust_remote_code or None
+
+    hold(out_dir)
 
     def load() -> Scorer:
         return load_for(scorer, takes, given, ratings, batch_size, team.device or device)

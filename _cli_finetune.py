@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from ._console import err, friendly, out
+from ._console import err, friendly, hold, out
 from ._errors import InputError, unknown_name
 from ._options import best_device, read_dtype, read_size, read_values, silence_libraries
 
@@ -129,6 +129,7 @@ def finetune(
 
     training, _ = check_run(prompts, output, config, evaluation, resume, overwrite)  # before anything is loaded
     read_anchors(anchors, training)
+    hold(output)
     place = best_device(device)
     judged_by: Any = scorer
     if low_memory and scorer is not None and place.type == "cuda":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from ._console import err, friendly, out
+from ._console import err, friendly, hold, out
 from ._options import place, read_dtype, read_size, read_values, silence_libraries
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ def study(
     from .pipelines import CogGuidedPipeline
     from .pipelines.study import run_study
 
+    hold(folder)
     pipe = CogGuidedPipeline.from_pretrained(model, target=target, scorer=scorer, dtype=read_dtype(dtype))
     place(pipe, device, offload)
     try:

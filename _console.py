@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
+from ._claiming import claim
 from ._errors import CogGuidedError
 
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -52,6 +54,15 @@ def cell(text: str) -> str:
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
+HELD: list[Callable[[], None]] = []
+"""What gives up the folders that the running command has claimed."""
+
+
+def hold(folder: Path) -> None:
+    """Claim a folder until the command ends (see `_claiming.claim`)."""
+    HELD.append(claim(folder))
+
+
 class Debug:
     """Whether errors are shown with their traceback (`cogguided --debug`)."""
 
@@ -74,5 +85,8 @@ def friendly(command: F) -> F:
             told = Text.assemble(("error:", "bold red"), " ", visible(str(error)))
             err.print(told, soft_wrap=True, highlight=False)
             raise typer.Exit(1) from None
+        finally:
+            while HELD:
+                HELD.pop()()
 
     return run  # type: ignore[return-value]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LAYERS = ["_errors", "_texts", "_info", "scorers", "guidance", "pipelines", "_options", "_console"]
+LAYERS = ["_errors", "_texts", "_claiming", "_info", "scorers", "guidance", "pipelines", "_options", "_console"]
 LAYERS += ["_cli_bench", "_cli_align", "_cli_finetune", "_cli_study", "_cli", "__main__"]
 NOT_THE_PACKAGE = {"tests", "examples", "benchmarks", "docs", "build", "dist", "out", "runs"}
 
