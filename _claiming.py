@@ -62,8 +62,8 @@ def _check_stale(folder: Path, file: Path) -> None:
     if host == socket.gethostname() and (process == os.getpid() or not _runs(process)):
         return
     raise RecordError(
-        f"{folder} is in use by process {process} on {host}, since {owner.get('since', 'some time')}: wait, or choose "
-        f"another folder; if that run is no more, remove {file}"
+        f"{folder} is in use by process {process} on {host}, since {owner.get('since', 'some time')}: wait, or "
+        f"choose another folder; if that run is no more, remove {file}"
     )
 
 
