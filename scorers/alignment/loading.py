@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin, set_seed
 
 from ..._errors import InputError, ModelError
@@ -73,6 +74,7 @@ def load_for_training(
     name: str,
     adapter: str | Path | None = None,
     trust_remote_code: bool = False,
+    images: Collection[Path] = (),
 ) -> Loaded:
     """Load a model and open what the settings name for training.
 
@@ -83,10 +85,11 @@ def load_for_training(
         name: of the scorer to be.
         adapter: an adapter to go on with, which then says what trains (see `of_adapter`).
         trust_remote_code: run code that comes with the model.
+        images: files that are to be trained on, whose sizes are put to the processor before the model is loaded.
 
     Raises:
         ModelError: the model cannot be loaded, or not be adapted as the settings ask.
-        InputError: a dimension that the model does not have.
+        InputError: a dimension that the model does not have, or images of a size that its processor refuses.
         MissingExtraError: bitsandbytes, for weights of 8 or 4 bits.
 
     Executed in ``tests/scorers/alignment/test_saving.py``.
@@ -105,6 +108,7 @@ def load_for_training(
         facts_home = home if (home / "cogguided_scorer.json").is_file() else facts_home
     processor = load_processor(homes, str(base), trust_remote_code)
     limit_pixels(processor, config.pixels)
+    check_sizes(processor, images)
     facts = taught(ScorerFacts.read(facts_home), name, dimensions, only=embedded and adapter is None)
     plain = load_model(base, training_dtype(config), trust_remote_code, quantization(config))
     parts = find_parts(plain)
@@ -247,6 +251,36 @@ def quantization(config: AlignmentConfig) -> object:
     skipped = ["lm_head", *(["visual", "vision_tower", "vision_model"] if config.vision == "full" else [])]
     skipped += ["multi_modal_projector", "connector", "merger"] if config.projector == "full" else []
     return few_bits(config.bits, training_dtype(config), skipped)
+
+
+def check_sizes(processor: ProcessorMixin, files: Collection[Path], shown: int = 5) -> None:
+    """Put the sizes of pictures to a model's processor, as blank ones; of many different sizes the odd ones.
+
+    Raises:
+        InputError: it refuses some, with their names.
+
+    Executed in ``tests/scorers/alignment/test_running.py``.
+    """
+    by_size: dict[tuple[int, int], list[Path]] = {}
+    for file in dict.fromkeys(files):
+        with Image.open(file) as opened:
+            by_size.setdefault(opened.size, []).append(file)
+    sizes = list(by_size)
+    if len(sizes) > 64:
+        sizes = [size for size in sizes if max(size) > 10 * min(size) or min(size) < 64]
+    see: Any = processor.image_processor
+    refused: list[str] = []
+    for width, height in sizes:
+        try:
+            see(images=[Image.new("RGB", (width, height))], return_tensors="pt")
+        except (ValueError, RuntimeError, ZeroDivisionError) as error:
+            refused += [f"{file} ({width}x{height}: {error})" for file in by_size[width, height]]
+    if refused:
+        more = f", and {len(refused) - shown} more" if len(refused) > shown else ""
+        raise InputError(
+            f"{len(refused)} images are of a size that the model's processor refuses: {'; '.join(refused[:shown])}"
+            f"{more}. Leave their rows out of the data, or crop them"
+        )
 
 
 def limit_pixels(processor: ProcessorMixin, pixels: tuple[int, int] | None) -> None:

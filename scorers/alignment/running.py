@@ -110,7 +110,8 @@ def align(
     arguments = common_arguments(folder, chosen, len(ratings), bool(held))
     taught = sorted({rating.dimension for rating in ratings})
     with memory_watched(chosen, "loading the model", lambda: _kept(folder)):
-        loaded = load_for_training(model, chosen, taught, folder.name, adapter, trust_remote_code)
+        pictures = [rating.image for rating in (*ratings, *held)]
+        loaded = load_for_training(model, chosen, taught, folder.name, adapter, trust_remote_code, pictures)
         if facts["from_adapter"]:
             chosen = of_adapter(loaded, chosen, recipe(model))
         trainer = make_trainer(loaded, chosen, arguments, ratings, widths, held, clock)

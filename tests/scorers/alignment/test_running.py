@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from tiny_mllm import FAMILIES
 
@@ -311,3 +312,14 @@ def test_the_embedded_model_is_aligned_from_its_base(ratings, tmp_path):
     assert scorer.dimensions == ("memorability",)
     assert scorer.facts.dimensions["memorability"].question == "memorability?"
     assert scorer([ratings[0].image]).valid.all()
+
+
+def test_an_image_that_the_processor_refuses_is_named_before_the_model_is_loaded(model_folder, tmp_path, monkeypatch):
+    import cogguided.scorers.alignment.loading as loading
+
+    Image.new("RGB", (64, 64)).save(tmp_path / "fine.png")
+    Image.new("RGB", (2000, 8)).save(tmp_path / "strip.png")
+    ratings = [Rating(tmp_path / name, "memorability", 0.5, name) for name in ("fine.png", "strip.png")]
+    monkeypatch.setattr(loading, "load_model", lambda *args: pytest.fail("the model was loaded"))
+    with pytest.raises(InputError, match=r"1 images .*strip\.png \(2000x8: .*[Ll]eave their rows out"):
+        align(model_folder("qwen2_5_vl"), ratings, tmp_path / "out", replace(CONFIG, held_out=0.0))
