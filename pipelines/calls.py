@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -65,6 +66,12 @@ def read_requests(
     for text in prompts:
         if not isinstance(text, str):
             raise InputError(f"prompt: expected text, got {type(text).__name__}")
+        half = re.search("[\ud800-\udfff]", text)
+        if half is not None:
+            raise InputError(
+                f"prompt: character {half.start() + 1} is half of one ({half[0]!a}, a lone surrogate), which no "
+                "tokenizer takes: the text was cut or decoded wrongly"
+            )
     if arguments.get("generator") is None:
         seeds = read_seeds(seed, len(prompts))
         if isinstance(seed, int):

@@ -496,3 +496,9 @@ def test_repeated_prompts_are_not_copies(own, guidance, seed):
     assert not any(same(a, b) for a, b in itertools.combinations(out.images, 2))
     if seed is not None:
         assert same(own("a cat", seed=3, target=FakeScorer(), guidance=guidance, **SD).images[0], out.images[0])
+
+
+@pytest.mark.parametrize("guidance", [[], [BestOfN(2)]])
+def test_half_a_character_in_a_prompt_is_one_sentence(own, guidance):
+    with pytest.raises(InputError, match=r"prompt: character 7 is half of one \('\\ud83d', a lone surrogate\)"):
+        own("a cat \ud83d", target=FakeScorer(), guidance=guidance, seed=0, **SD)
