@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import secrets
 import sys
 import time
 from enum import Enum
@@ -179,7 +180,8 @@ def generate(
         else named_guidance(search, n, keep, rewrite, proposer, scored, batch_size, draft_steps, full, few)
     )
     try:
-        output = pipe(texts, seed=seed, guidance=guidance, budget=budget, diversity=diversity, **arguments)
+        seeds = [secrets.randbelow(2**31) for _ in texts] if seed is None else seed
+        output = pipe(texts, seed=seeds, guidance=guidance, budget=budget, diversity=diversity, **arguments)
     except GenerationError as error:
         if error.output is not None and error.output.candidates:
             folder = save_somewhere(error.output, folder, overwrite)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 REJECTED = "cogguided_rejected"
 """Key of a picture's `info` that says why it is none: such a candidate is not scored and never wins."""
+SAID = "cogguided_base_output"
+"""Key of a picture's `info` that has what the base pipeline's output said of it beside the picture."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -69,6 +71,12 @@ class Candidate:
     batch: dict[str, Any] = field(default_factory=dict)
     finished: bool = True
     held_back: str | None = None
+
+    @property
+    def base_output(self) -> dict[str, Any]:
+        """What the base pipeline's output said of this image beside its pixels, e.g. nsfw_content_detected."""
+        said: dict[str, Any] = self.image.info.get(SAID, {})
+        return said
 
     @property
     def rank(self) -> tuple[bool, bool, float]:

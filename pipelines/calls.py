@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
-from .._errors import InputError
+from .._errors import GenerationError, InputError
 from ..guidance import BestOfN, Candidate, Guidance, Request, Run
 from ..guidance.base import Interrupted
-from ..guidance.run import NOT_SCORED
+from ..guidance.run import NOT_SCORED, is_out_of_memory
+from .global_noise import state_of
 from .sampler import PipelineSampler, cpu_generator, is_text_argument
 
 Prompt = str | Sequence[str] | None
@@ -41,11 +42,13 @@ BLOCK = 10_000
 
 
 def read_requests(
-    prompt: Prompt, seed: int | Sequence[int] | None, arguments: dict[str, Any], step: int = 1
+    prompt: Prompt, seed: int | Sequence[int] | None, arguments: dict[str, Any], guided: bool = False
 ) -> list[Request]:
-    """Read prompts and seeds into one request a prompt; -1 is the seed where generators are given instead.
+    """Read prompts and seeds into one request a prompt; -1 is the seed of noise that comes from elsewhere.
 
-    With one seed for all, a prompt that occurs again gets the seed `step` further on each time.
+    That is from generators that are given, or, where nothing is guided and no seed is given, from torch's global
+    state, as in the base pipeline. With one seed for all, a prompt that occurs again gets the next one, or guided
+    `BLOCK` further.
 
     Raises:
         InputError: no prompt, one that is no text, or seeds that do not fit.
@@ -54,6 +57,8 @@ def read_requests(
     [Request(index=0, prompt='a cat', seed=7), Request(index=1, prompt='a dog', seed=7)]
     >>> [request.seed for request in read_requests(["a cat", "a dog", "a cat"], 7, {})]
     [7, 7, 8]
+    >>> read_requests("a cat", None, {})
+    [Request(index=0, prompt='a cat', seed=-1)]
     """
     if prompt is None:
         if arguments.get("prompt_embeds") is None:
@@ -72,12 +77,12 @@ def read_requests(
                 f"prompt: character {half.start() + 1} is half of one ({half[0]!a}, a lone surrogate), which no "
                 "tokenizer takes: the text was cut or decoded wrongly"
             )
-    if arguments.get("generator") is None:
+    if arguments.get("generator") is None and (guided or seed is not None):
         seeds = read_seeds(seed, len(prompts))
         if isinstance(seed, int):
             before: Counter[str] = Counter()
             for place, text in enumerate(prompts):
-                seeds[place] = (seeds[place] + step * before[text]) % 2**63
+                seeds[place] = (seeds[place] + (BLOCK if guided else 1) * before[text]) % 2**63
                 before[text] += 1
     elif seed is None:
         seeds = [-1] * len(prompts)
@@ -107,13 +112,13 @@ def read_seeds(seed: Any, count: int) -> list[int]:
 
 
 def generators(requests: Sequence[Request], arguments: dict[str, Any]) -> Any:
-    """Return what the base call gets as `generator`: the caller's, or one per image from the seeds.
+    """Return what the base call gets as `generator`: the caller's, one per image from the seeds, or None.
 
     >>> [g.initial_seed() for g in generators([Request(0, "a cat", 7)], {"num_images_per_prompt": 2})]
     [7, 8]
     """
-    if arguments.get("generator") is not None:
-        return arguments["generator"]
+    if arguments.get("generator") is not None or requests[0].seed < 0:
+        return arguments.get("generator")
     images = arguments.get("num_images_per_prompt") or 1
     return [cpu_generator(request.seed + k) for request in requests for k in range(images)]
 
@@ -140,11 +145,11 @@ def plan(
     """
     tied = tied_arguments(sampler.arguments)
     if steps and tied:
+        instead = list(dict.fromkeys(in_place_of(name) for name in tied))
         raise InputError(
-            f"guidance draws batches from seeds of its own, which {tied} cannot follow: use seed=, one text "
-            "for all prompts, and keep= in place of num_images_per_prompt"
+            f"guidance draws batches of its own, which {', '.join(tied)} cannot follow: {'; '.join(instead)}"
         )
-    if tied:
+    if tied or (not steps and requests[0].seed < 0):
         return [OneCall(prompt, sampler)]
     return steps or [BestOfN(1, batch_size=len(requests))]
 
@@ -158,6 +163,21 @@ def tied_arguments(arguments: dict[str, Any]) -> list[str]:
     tied = [n for n, v in arguments.items() if is_text_argument(n) and isinstance(v, list)]
     tied += [n for n in ("generator", "latents", "num_images_per_prompt") if arguments.get(n) is not None]
     return sorted(tied + [n for n, v in arguments.items() if n.endswith("prompt_embeds") and v is not None])
+
+
+def in_place_of(tied: str) -> str:
+    """Say what to give under guidance in the place of an argument that ties a call together.
+
+    >>> in_place_of("latents")
+    'seed= in place of latents'
+    """
+    if tied.endswith("prompt_embeds"):
+        return f"a text, prompt=, in place of {tied} (or call unguided; or swap the text encoder)"
+    if tied in ("generator", "latents"):
+        return f"seed= in place of {tied}"
+    if tied == "num_images_per_prompt":
+        return "keep= of the guidance in place of num_images_per_prompt"
+    return f"one text for all prompts as {tied}"
 
 
 class OneCall:
@@ -174,20 +194,30 @@ class OneCall:
         given = generators(run.requests, self.sampler.arguments)
         self.sampler.arguments.pop("generator", None)
         each = given if isinstance(given, list) else [given]
-        seeds = [fresh_seed(generator) for generator in each]
+        device = self.sampler.pipe._execution_device
+        seeds = [fresh_seed(g or torch.default_generator) if g or device.type == "cpu" else None for g in each]
+        state = {} if given is not None else {"state": state_of(device)}
         started = run.seconds
         stopped: Interrupted | None = None
         try:
             images = self.sampler.call(self.prompt, given)
         except Interrupted as caught:
             images, stopped = caught.images, caught
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise GenerationError(
+                f"out of memory with the {len(run.requests)} prompts of this call in one batch, as the base pipeline "
+                "draws them: pass seed=, which lets the batch be halved, or fewer prompts, or offload "
+                "(pipe.enable_model_cpu_offload())"
+            ) from error
         sampled = run.seconds
         run.keep = len(images) // len(run.requests)
         if len(seeds) != len(images):
             seeds = [None] * len(images)  # one generator drew the noise of several images
         texts = [run.requests[i // run.keep].prompt for i in range(len(images))]
         for i, image in enumerate(images):
-            batch = {"prompts": texts, "seeds": seeds, "index": i}
+            batch = {"prompts": texts, "seeds": seeds, "index": i, **state}
             seconds = {"sample": (sampled - started) / len(images)}
             made = Candidate(image, texts[i], seeds[i], i // run.keep, seconds=seconds, batch=batch)
             if run.target is not None:

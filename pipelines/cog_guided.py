@@ -18,7 +18,7 @@ from ..guidance.proposers import ExpandingProposer
 from ..guidance.text_encoder import ACTIVE, swap_text_encoder
 from ..scorers import DIMENSIONS, Scorer, Target, TargetSpec, load_scorer, load_target
 from ..scorers.mllm import MLLMScorer
-from .calls import BLOCK, generators, plan, read_requests, wants_base_output
+from .calls import generators, plan, read_requests, wants_base_output
 from .embedded import is_embedded
 from .ending import checked_output, nothing_lost, truncation_noted
 from .loading import load_base
@@ -208,10 +208,8 @@ class CogGuidedPipeline(DiffusionPipeline):
             return given
         if isinstance(given, str):
             return self._load_scorer(given)
-        return {
-            term: spec if isinstance(spec, Scorer) else self._load_scorer(term, **spec)
-            for term, spec in given.items()
-        }
+        loaded = ((term, s if isinstance(s, Scorer) else self._load_scorer(term, **s)) for term, s in given.items())
+        return dict(loaded)
 
     def _load_scorer(self, name: str, **kwargs: Any) -> Scorer:
         if name not in self._loaded_scorers:
@@ -290,8 +288,8 @@ class CogGuidedPipeline(DiffusionPipeline):
             guidance: how to get it, e.g. `BestOfN(8)`; default: the pipeline's own; without any, one image a
                 prompt is made, just as the base pipeline would, and scored if there is a target.
             seed: of the first candidate of every prompt (the k-th has seed + k), or one per prompt. A seed s
-                stands for `torch.Generator("cpu").manual_seed(s)`; None: one per prompt is drawn from torch's global
-                state. Of equal prompts under one seed the second begins at seed + 1, or guided at seed + 10,000.
+                stands for `torch.Generator("cpu").manual_seed(s)`. None: torch's global state gives the noise, as in
+                the base, or guided a seed per prompt. The second of equal prompts has seed + 1, guided + 10,000.
             budget: seconds (30, "30s") or network evaluations ("400nfe"), scorer included; when it is spent
                 the best so far is returned; one image per prompt is always made.
             diversity: where several images are kept, how much their difference counts beside the score; 0: the best
@@ -315,7 +313,7 @@ class CogGuidedPipeline(DiffusionPipeline):
         limit = self._check_budget(budget)
         if wants_base_output(arguments, guided=bool(steps) or wanted is not None):
             return self._call_base(prompt, seed, arguments)
-        requests = read_requests(prompt, seed, arguments, BLOCK if steps else 1)
+        requests = read_requests(prompt, seed, arguments, guided=bool(steps))
         sampler = PipelineSampler(self, self.base_class, arguments)
         run = Run(
             requests, sampler, wanted, limit, self.progress_bar if steps else None,

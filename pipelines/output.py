@@ -73,6 +73,11 @@ class CogGuidedOutput(BaseOutput):
         )
 
     @property
+    def base_output(self) -> list[dict[str, Any]]:
+        """For each of `images`, what else the base pipeline's output said of it, e.g. nsfw_content_detected."""
+        return [candidate.base_output for candidate in self.chosen]
+
+    @property
     def chosen(self) -> list[Candidate]:
         """The candidates behind `images`, in the same order."""
         return in_order(self.candidates)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import diffusers
+import numpy as np
 import PIL
 import torch
 import transformers
@@ -143,6 +144,8 @@ def to_json(value: Any) -> Any:
         return {key: to_json(item) for key, item in value.items()}
     if isinstance(value, float) and not math.isfinite(value):
         return {"float": str(value)}
+    if isinstance(value, np.generic):
+        return to_json(value.item())
     if value is None or isinstance(value, bool | int | float | str):
         return value
     shape = f" {tuple(value.shape)}" if isinstance(value, torch.Tensor) else ""
@@ -193,6 +196,7 @@ def candidate_facts(candidate: Candidate, index: int) -> dict[str, Any]:
         "finished": candidate.finished,
         "held_back": candidate.held_back,
         "origin": to_json(candidate.origin),
+        "base_output": to_json(candidate.base_output),
         "seconds": {name: round(value, 4) for name, value in candidate.seconds.items()},
         "batch": candidate.batch,
         "sha256": pixels_sha256(candidate.image),

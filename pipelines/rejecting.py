@@ -1,21 +1,22 @@
 """Images that are black for a reason: flagged by the base's safety checker, or made of numbers that are not finite.
 
-Both come out of a pipeline as ordinary black pictures. The reason is kept in the picture's own `info`.
+Both come out of a pipeline as ordinary black pictures. The reason is kept in the picture's own `info`, and so is
+whatever else the base's output says of each picture.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 
-from ..guidance.base import REJECTED
+from ..guidance.base import REJECTED, SAID
 
 NOT_FINITE = "the generator gave pixels that are not finite (NaN or inf): black in the image"
-FLAGGED = "flagged by the pipeline's safety checker (nsfw_content_detected): black in the image"
 
 
 @contextmanager
@@ -41,18 +42,37 @@ def finite_watched(pipe: DiffusionPipeline) -> Iterator[list[bool]]:
 
 
 def mark_rejected(images: list[Any], output: Any, finite: list[bool]) -> None:
-    """Put into each picture's `info` why it cannot be looked at, if so.
+    """Put into each picture's `info` what the base's output says of it, and why it cannot be looked at, if so.
 
     >>> from PIL import Image
-    >>> from types import SimpleNamespace
     >>> pictures = [Image.new("RGB", (1, 1)), Image.new("RGB", (1, 1))]
-    >>> mark_rejected(pictures, SimpleNamespace(nsfw_content_detected=[False, True]), [True, True])
-    >>> pictures[0].info, list(pictures[1].info)
-    ({}, ['cogguided_rejected'])
+    >>> mark_rejected(pictures, {"images": pictures, "nsfw_content_detected": [False, True]}, [True, True])
+    >>> pictures[0].info
+    {'cogguided_base_output': {'nsfw_content_detected': False}}
+    >>> list(pictures[1].info)
+    ['cogguided_base_output', 'cogguided_rejected']
     """
-    flags = getattr(output, "nsfw_content_detected", None) or [False] * len(images)
     for place, image in enumerate(images):
-        if place < len(flags) and flags[place]:
-            image.info[REJECTED] = FLAGGED
+        said = said_of(output, place, len(images))
+        if said:
+            image.info[SAID] = said
+        flags = [name for name, value in said.items() if name.startswith("nsfw") and value is not None and value]
+        if flags:
+            image.info[REJECTED] = f"flagged by the pipeline's safety checker ({flags[0]}): black in the image"
         elif len(finite) == len(images) and not finite[place]:
             image.info[REJECTED] = NOT_FINITE
+
+
+def said_of(output: Any, place: int, count: int) -> dict[str, Any]:
+    """Return what a base pipeline's output says of one of its `count` images, or of all of them, beside the images.
+
+    >>> said_of({"images": "ab", "nsfw_detected": [True, False], "applied_safety_concept": "none"}, 1, 2)
+    {'nsfw_detected': False, 'applied_safety_concept': 'none'}
+    """
+    if not isinstance(output, Mapping):
+        return {}
+    found = {}
+    for name, value in list(output.items())[1:]:  # the first are the images
+        each = isinstance(value, Sequence | torch.Tensor | np.ndarray) and not isinstance(value, str)
+        found[name] = value[place] if each and len(value) == count else value
+    return found

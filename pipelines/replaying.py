@@ -12,6 +12,7 @@ from PIL import Image
 
 from .._errors import ModelError, RecordError
 from .cog_guided import CogGuidedPipeline
+from .global_noise import generator_at
 from .record import NOT_RECORDED, Record, describe_pipeline, from_json, pixels_sha256, read_record, versions
 from .sampler import PipelineSampler, check_arguments
 from .trace import play, read_trace
@@ -70,11 +71,12 @@ def replay(record: str | Path | Record, index: int | None = None, pipe: CogGuide
         trace = read_trace(record.facts["trace"], record.path, batch["entry"])
         image = play(sampler, trace, batch["entry"])[batch["index"]]
         return Replay(image, pixels_sha256(image) == candidate["sha256"], differences(record, pipe), candidate)
-    if per_prompt := arguments.get("num_images_per_prompt"):
-        prompts = batch["prompts"][::per_prompt]
+    prompts = batch["prompts"][:: arguments.get("num_images_per_prompt") or 1]
+    if "state" in batch:
+        images = sampler.call(prompts if len(prompts) > 1 else prompts[0], generator_at(batch["state"]))
     else:
-        prompts = batch["prompts"]
-    image = sampler.sample(prompts, batch["seeds"])[batch["index"]]
+        images = sampler.sample(prompts, batch["seeds"])
+    image = images[batch["index"]]
     return Replay(image, pixels_sha256(image) == candidate["sha256"], differences(record, pipe), candidate)
 
 
@@ -108,7 +110,7 @@ def check_replayable(record: Record, candidate: dict[str, Any], arguments: dict[
         raise RecordError(f"{record.path}: cannot be replayed, these arguments are not in it: {what}")
     if "entry" in candidate["batch"]:
         read_trace(record.facts.get("trace", {}), record.path, candidate["batch"]["entry"])
-    elif None in candidate["batch"]["seeds"]:
+    elif None in candidate["batch"]["seeds"] and "state" not in candidate["batch"]:
         raise RecordError(
             f"{record.path}: cannot be replayed, its noise came from a generator that is not a fresh CPU one "
             "with a seed; call with seed=... next time"

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from .._errors import InputError, ModelError, unknown_name
 from .base import ImageInput, Scores, TruncationWarning, check_prompts
 from .images import check_images, load_images
+from .precision import own_precision
 
 
 class CLIPScorer:
@@ -106,9 +107,10 @@ class CLIPScorer:
         texts = check_prompts(prompts, len(images), self.name)
         if not texts:
             return Scores(torch.empty(0))
-        features, errors = self._encode(images)
-        values = (features * self.encode_texts(texts)).sum(dim=-1)
-        return Scores(values, errors=errors)
+        with own_precision(self._device):
+            features, errors = self._encode(images)
+            values = (features * self.encode_texts(texts)).sum(dim=-1)
+            return Scores(values, errors=errors)
 
     def encode_images(self, images: ImageInput) -> torch.Tensor:
         """Return unit vectors (B, D), float32; NaN for an image that cannot be read.
@@ -117,14 +119,15 @@ class CLIPScorer:
             InputError: not a batch of images.
         """
         check_images(images)
-        return self._encode(images)[0]
+        with own_precision(self._device):
+            return self._encode(images)[0]
 
     def encode_texts(self, texts: Sequence[str]) -> torch.Tensor:
         """Return unit vectors (B, D), float32; a text that occurs again is computed once."""
         distinct = list(dict.fromkeys(texts))
         self._warn_of_truncation(distinct)
         parts = []
-        with torch.no_grad():
+        with torch.no_grad(), own_precision(self._device):
             for start in range(0, len(distinct), self.batch_size):
                 tokens = self._tokenize(distinct[start : start + self.batch_size]).to(self._device)
                 parts.append(self.model.encode_text(tokens, normalize=True).float())

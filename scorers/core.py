@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,12 +17,16 @@ from .answer_tree import AnswerTree, answer_tree
 from .branching import Branches, Inputs, Reruns, check_branchable, cut_prefix
 from .checkpoints import ScorerFacts
 from .dimensions import Dimension
+from .precision import own_precision
 from .prompting import build_prompts
 
 
 @dataclass
 class Core:
-    """One loaded model with what is derived from it once; shared by the scorers of its dimensions."""
+    """One loaded model with what is derived from it once; shared by the scorers of its dimensions.
+
+    `autocast` is what is computed in where the weights are of several types, as in training.
+    """
 
     model: PreTrainedModel
     processor: ProcessorMixin
@@ -29,6 +34,11 @@ class Core:
     questions: dict[str, list[int]] = field(default_factory=dict)
     trees: dict[str, AnswerTree] = field(default_factory=dict)
     packed: bool = True
+    autocast: torch.dtype | None = None
+
+    def undisturbed(self) -> AbstractContextManager[None]:
+        """Context to run the model in, whatever autocast or default type its caller has set."""
+        return own_precision(self.model.device, self.autocast)
 
     def prepare(self, pictures: Sequence[Image.Image] | Sequence[torch.Tensor], question: str) -> Inputs:
         """Run the processor: right-padded prompts of image, question and the start of the answer."""

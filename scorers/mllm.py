@@ -25,6 +25,7 @@ from .core import Core
 from .decoding import Continuation, read_greedy, search_answers
 from .gradients import attach_gradient
 from .images import check_images, load_images
+from .precision import own_precision
 from .prompting import stop_tokens
 from .readout import AnswerSearch
 
@@ -141,17 +142,22 @@ class MLLMScorer:
         batch_size: int = 16,
         min_mass: float = MIN_MASS,
         max_new_tokens: int = MAX_NEW_TOKENS,
+        autocast: torch.dtype | None = None,
     ) -> MLLMScorer:
         """Score with a model that is loaded already, such as one in training; its mode is left as it is.
+
+        With weights of several types, `autocast` is what to compute in; one that is on around a call is not heeded.
 
         Raises:
             InputError: an argument out of range; UnknownNameError for a dimension that `facts` do not have.
 
         An executed example is in ``tests/scorers/alignment/test_sft.py``.
         """
-        core = Core(model, processor, facts)
+        core = Core(model, processor, facts, autocast=autocast)
         scorer = cls(core, dimension, readout, batch_size, min_mass, max_new_tokens=max_new_tokens)
-        with torch.inference_mode():
+        # float32 weights are compared to float32's precision, whatever is computed in later
+        own = autocast if model.dtype != torch.float32 else None
+        with torch.inference_mode(), own_precision(model.device, own):
             core.split_questions()
             core.check_packing()
         return scorer
@@ -264,11 +270,12 @@ class MLLMScorer:
             if readout not in READOUTS:
                 raise unknown_name("readout", readout, READOUTS)
         parts: dict[str, dict[str, list[Scores]]] = {r: {name: [] for name in names} for r in readouts}
-        for batch in self._batches(images):
-            for readout, by_name in self._score_batch(batch, names, list(parts)).items():
-                for name, scores in by_name.items():
-                    parts[readout][name].append(scores)
-        return {r: {n: Scores.cat(scores) for n, scores in by.items()} for r, by in parts.items()}
+        with self._core.undisturbed():
+            for batch in self._batches(images):
+                for readout, by_name in self._score_batch(batch, names, list(parts)).items():
+                    for name, scores in by_name.items():
+                        parts[readout][name].append(scores)
+            return {r: {n: Scores.cat(scores) for n, scores in by.items()} for r, by in parts.items()}
 
     def _batches(self, images: ImageInput) -> Iterator[ImageInput]:
         starts = range(0, len(images), self.batch_size)

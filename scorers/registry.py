@@ -10,6 +10,8 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from .._errors import InputError, ModelError, unknown_name
 from .base import Scorer
 from .dimensions import DIMENSIONS
@@ -139,7 +141,8 @@ def load_scorer(scorer: str | Path | Scorer, **kwargs: Any) -> Scorer:
     except TypeError as error:
         takes = ", ".join(inspect.signature(factory).parameters) or "nothing"
         raise InputError(f"scorer '{scorer}': {error}; it takes: {takes}") from None
-    loaded = factory(**kwargs)
+    with torch.random.fork_rng(devices=[]):  # weights that are drawn and then replaced cost the caller no noise
+        loaded = factory(**kwargs)
     if not isinstance(loaded, Scorer):
         raise ModelError(
             f"'{scorer}' made a {type(loaded).__name__}, which lacks part of the Scorer interface"

@@ -23,6 +23,7 @@ from PIL import Image
 from .._errors import InputError, ModelError, missing_extra
 from .base import ImageInput, Scores
 from .images import check_images, load_images
+from .precision import own_precision
 
 
 class ResMemScorer:
@@ -94,7 +95,7 @@ class ResMemScorer:
             InputError: not a batch of images.
         """
         check_images(images)
-        values = torch.full((len(images),), torch.nan)
+        values = torch.full((len(images),), torch.nan, dtype=torch.float32)
         errors: list[str | None] = []
         for start in range(0, len(images), self.batch_size):
             pictures, broken = load_images(images[start : start + self.batch_size], on_error="nan")
@@ -105,10 +106,11 @@ class ResMemScorer:
         return Scores(values, errors=errors)
 
     def _score(self, pictures: Sequence[Image.Image]) -> torch.Tensor:
-        pixels = torch.stack([self.preprocess(picture) for picture in pictures])
         place = next(self.model.parameters()).device
-        scores: torch.Tensor = self.model(pixels.to(place))
-        return scores[:, 0].float().cpu()
+        with own_precision(place):
+            pixels = torch.stack([self.preprocess(picture) for picture in pictures])
+            scores: torch.Tensor = self.model(pixels.to(place))
+            return scores[:, 0].float().cpu()
 
 
 @cache

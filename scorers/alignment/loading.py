@@ -58,13 +58,12 @@ class Loaded:
         return torch.autocast(self.plain.device.type, self.dtype)
 
     def scorer(self, batch_size: int = 16) -> MLLMScorer:
-        """The model as it is now, as a scorer that shares its weights; to be called within `computing`."""
+        """The model as it is now, as a scorer that shares its weights and computes in `dtype`."""
         first = next(iter(self.facts.dimensions))
-        mixed = self.plain.dtype != torch.float32  # else it is checked, once, to float32's precision
-        with self.computing() if mixed else nullcontext():
-            return MLLMScorer.from_loaded(
-                self.plain, self.processor, self.facts, first, batch_size=batch_size
-            )
+        half = None if self.dtype == torch.float32 else self.dtype
+        return MLLMScorer.from_loaded(
+            self.plain, self.processor, self.facts, first, batch_size=batch_size, autocast=half
+        )
 
 
 def load_for_training(

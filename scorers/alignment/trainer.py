@@ -62,7 +62,7 @@ class PartsTrainer(Base):
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
         """Score the held-out ratings with the model as it is, with the expected read-out."""
-        with self._at_rest(), torch.no_grad(), self.loaded.computing():
+        with self._at_rest(), torch.no_grad():
             found = evaluate_ratings(self.scorer, self.held_out)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         self.log(dict(metrics))  # which adds the epoch

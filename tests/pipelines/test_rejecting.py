@@ -1,13 +1,19 @@
 """A picture that is black because it was flagged, or because of NaN, is no candidate where the target likes dark."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from diffusers.pipelines.deepfloyd_if import IFPipelineOutput
+from PIL import Image
 from tiny_diffusion import CALL, tiny_pipeline
 
 from cogguided import BestOfN, CogGuidedPipeline, Drafts, FakeScorer, Halving
 from cogguided._errors import GenerationError
+from cogguided.guidance.base import REJECTED
+from cogguided.pipelines.rejecting import mark_rejected
 
 DARK = FakeScorer(name="darkness", fn=lambda pixels: 1 - pixels.mean(dim=(1, 2, 3)))
 GUIDANCE = [BestOfN(3, batch_size=3), Halving(3, at=(0.5,)), Drafts(3, steps=2, full=2)]
@@ -50,6 +56,28 @@ def test_unguided_with_a_target_and_without(flagging):
     out = flagging("a cat", seed=0, **SD)
     assert any("safety checker" in note for note in out.notes)
     assert out.images
+    assert out.base_output == [{"nsfw_content_detected": True}]
+
+
+@pytest.mark.parametrize("guidance", GUIDANCE, ids=lambda g: g.name)
+def test_what_the_base_says_of_each_image_is_kept_and_recorded(flagging, guidance, tmp_path):
+    out = flagging("a cat", target=DARK, guidance=guidance, seed=0, **SD)
+    for candidate in out.candidates:
+        black = not np.asarray(candidate.image).any()
+        assert candidate.base_output == {"nsfw_content_detected": black}
+    assert out.base_output == [{"nsfw_content_detected": False}]
+    out.save(tmp_path)
+    record = json.loads((tmp_path / "candidates.json").read_text())
+    assert [c["base_output"] for c in record["candidates"]] == [c.base_output for c in out.candidates]
+
+
+def test_deepfloyd_says_it_by_another_name():
+    """`nsfw_detected` and `watermark_detected` of `IFPipelineOutput`; a value for all images stands at each."""
+    pictures = [Image.new("RGB", (1, 1)) for _ in range(2)]
+    output = IFPipelineOutput(images=pictures, nsfw_detected=[False, np.bool_(True)], watermark_detected=None)
+    mark_rejected(pictures, output, [])
+    assert REJECTED not in pictures[0].info
+    assert "nsfw_detected" in pictures[1].info[REJECTED]
 
 
 @pytest.mark.parametrize("family", ["sd15", "qwen_image"])

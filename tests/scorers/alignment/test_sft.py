@@ -202,8 +202,9 @@ def test_evaluation_in_bfloat16(family, model_folder, ratings, pictures, tmp_pat
         loaded.model.eval()
         scorer = loaded.scorer().with_dimension("memorability")
         scorer.min_mass = 0.0
+        scores[precision] = scorer(pictures).values
         with loaded.computing():
-            scores[precision] = scorer(pictures).values
+            torch.testing.assert_close(scorer(pictures).values, scores[precision], atol=0, rtol=0)
     torch.testing.assert_close(scores["bfloat16"], scores["float32"], atol=2e-2, rtol=0)
 
     result = align(model_folder(family), ratings[:4], tmp_path / "half", config, evaluation=ratings[4:])
