@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image
 
 from .._errors import RecordError
 from ..guidance import Candidate, Run
+from .fonts import undrawable
 from .record import (
     FILE,
     FORMAT,
@@ -28,6 +30,7 @@ from .sheet import contact_sheet
 from .trace import LATENTS, latents_file, to_facts
 
 SHEET = "contact_sheet.png"
+logger = logging.getLogger("cogguided")
 
 
 @dataclass
@@ -97,6 +100,16 @@ class CogGuidedOutput(BaseOutput):
             "candidates": [candidate_facts(c, i) for i, c in enumerate(self.candidates)],
         }
 
+    def _note_undrawable(self) -> None:
+        """Say once which characters the contact sheet shows as boxes."""
+        missing = undrawable("".join([*self.facts["call"]["prompts"], *(c.prompt for c in self.candidates)]))
+        if missing:
+            shown = " ".join(missing[:8]) + (" ..." if len(missing) > 8 else "")
+            note = f"{SHEET}: no font here has {shown}; install one that does, e.g. Noto Sans CJK or Noto Color Emoji"
+            if note not in self.notes:
+                self.notes.append(note)
+                logger.warning(note)
+
     def _trace_of(self, candidates: Sequence[Candidate]) -> dict[str, Any]:
         """The part of the trace that some candidates rest on, to be merged into a record."""
         entries = {c.batch["entry"] for c in candidates if "entry" in c.batch}
@@ -117,6 +130,7 @@ class CogGuidedOutput(BaseOutput):
         """
         folder = Path(directory)
         check_free(folder, overwrite)
+        self._note_undrawable()
         record = self.to_dict()
         if (folder / FILE).exists():
             for old in read_record(folder).candidates:

@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from ..guidance import Candidate
+from .fonts import length, write
 
 PAPER, INK, FAINT = "#fbfaf7", "#1d1d1f", "#77767c"
 GOLD, EDGE, ALARM = "#e0a100", "#dedcd5", "#b3261e"
@@ -91,7 +92,7 @@ def draw_sheet(groups: Sequence[tuple[str, Sequence[Tile]]], columns: int = 8, s
     draw = ImageDraw.Draw(sheet)
     y = GAP
     for heading, tiles in scaled:
-        text(draw, (GAP, y + 4), heading, 24, INK, sheet.width - 2 * GAP)
+        text(sheet, (GAP, y + 4), heading, 24, INK, sheet.width - 2 * GAP)
         y += HEADER
         for start in range(0, len(tiles), across):
             for column, (facts, image) in enumerate(tiles[start : start + across]):
@@ -113,9 +114,9 @@ def draw_tile(
     sheet.paste(image.convert("RGB"), (x + BORDER, y + BORDER))
     width = image.width + 2 * BORDER
     colour = ALARM if facts.alarm else INK
-    text(draw, (x + BORDER, bottom + 5), facts.title, 15, colour, width)
+    text(sheet, (x + BORDER, bottom + 5), facts.title, 15, colour, width)
     for i, line in enumerate(facts.lines):
-        text(draw, (x + BORDER, bottom + TITLE + i * LINE), line, 13, FAINT, width)
+        text(sheet, (x + BORDER, bottom + TITLE + i * LINE), line, 13, FAINT, width)
 
 
 def scale(image: Image.Image, size: int) -> Image.Image:
@@ -130,10 +131,9 @@ def scale(image: Image.Image, size: int) -> Image.Image:
     return image.resize(shape, Image.Resampling.LANCZOS)
 
 
-def text(draw: ImageDraw.ImageDraw, at: tuple[int, int], words: str, points: int, colour: str, width: int) -> None:
+def text(sheet: Image.Image, at: tuple[int, int], words: str, points: int, colour: str, width: int) -> None:
     """Write one line, cut off with an ellipsis where it would not fit."""
-    font = ImageFont.load_default(points)
-    draw.text(at, fitted(words, lambda line: draw.textlength(line, font=font) <= width), fill=colour, font=font)
+    write(sheet, at, fitted(words, lambda line: length(line, points) <= width), points, colour)
 
 
 def fitted(words: str, fits: Callable[[str], bool]) -> str:
