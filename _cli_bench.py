@@ -280,7 +280,7 @@ def compare_folders(
     first: Path, second: Path, folder: Path | None, resamples: int, seed: int, as_json: bool
 ) -> None:
     from .scorers.benchmark import compare_runs
-    from .scorers.benchmark.folder import without_nan, write_json, write_text
+    from .scorers.benchmark.folder import without_nan, write_json, write_page
     from .scorers.benchmark.tables import markdown, tables_of
 
     found = compare_runs(first, second, num_resamples=resamples, seed=seed)
@@ -294,7 +294,7 @@ def compare_folders(
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "comparison.json", found)
         tables = "\n".join(map(markdown, tables_of(found["rows"], signed=True)))
-        write_text(folder / "comparison.md", f"# Comparison\n\n{summary}\n\n{tables}")
+        write_page(folder / "comparison.md", f"# Comparison\n\n{summary}\n\n{tables}")
     if as_json:
         out.print_json(data=without_nan(found))
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,18 +13,9 @@ from rich.text import Text
 
 from ._claiming import claim
 from ._errors import CogGuidedError
+from ._texts import visible as visible
 
-CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-def visible(text: str) -> str:
-    """Return a text whose control characters, and bytes of a file name that are no UTF-8, are spelt out.
-
-    >>> visible("\x1b[31mred.png")
-    '\\\\x1b[31mred.png'
-    """
-    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 class PlainConsole(Console):

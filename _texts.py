@@ -1,10 +1,12 @@
-"""Text files that a user brings, whatever editor wrote them."""
+"""Texts that a user brings: files, whatever editor wrote them, and what may not pass as it is."""
 
 from __future__ import annotations
 
 import codecs
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 from ._errors import InputError
 
@@ -15,6 +17,9 @@ MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def decode(data: bytes, name: str) -> str:
@@ -57,7 +62,7 @@ def read_text(file: Path) -> str:
         OSError: it cannot be read.
 
     >>> read_text(Path(__file__))[:12]
-    '\"\"\"Text file'
+    '\"\"\"Texts tha'
     """
     return decode(file.read_bytes(), str(file))
 
@@ -70,3 +75,27 @@ def prompt_lines(text: str) -> list[str]:
     """
     lines = [line.strip() for line in re.split(r"\r\n|\r|\n", text)]
     return [line for line in lines if line and not line.startswith("#")]
+
+
+def visible(text: str) -> str:
+    """Return a text whose control characters, and bytes of a file name that are no UTF-8, are spelt out.
+
+    >>> visible("\x1b[31mred.png")
+    '\\\\x1b[31mred.png'
+    """
+    return CONTROL.sub(_spelt_out, text)
+
+
+def to_json_text(value: Any, **options: Any) -> str:
+    """Return JSON that any encoder takes: bytes of a file name that are no UTF-8 stand as lone surrogates in escapes.
+
+    In Python `os.fsencode(json.loads(text)["file"])` gives the name's bytes again.
+
+    >>> to_json_text({"file": "caf\\udce9"})
+    '{"file": "caf\\\\udce9"}'
+    """
+    return SURROGATE.sub(_spelt_out, json.dumps(value, ensure_ascii=False, **options))
+
+
+def _spelt_out(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()

@@ -27,6 +27,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from .. import __version__
 from .._errors import InputError, RecordError
+from .._texts import to_json_text
 from ..guidance import Budget, Candidate, Guidance, Request, guidance_to_dict
 from ..scorers import Target
 
@@ -223,13 +224,13 @@ def write_png(image: Image.Image, path: Path, record: dict[str, Any]) -> None:
     info = PngInfo()
     info.add_itxt("Description", record["candidates"][0]["prompt"])
     info.add_text("Software", f"cogguided {__version__}")
-    info.add_itxt(PNG_KEY, json.dumps(record, ensure_ascii=False))
+    info.add_itxt(PNG_KEY, to_json_text(record))
     write_whole(path, lambda file: image.save(file, "PNG", pnginfo=info))
 
 
 def write_json(facts: dict[str, Any], path: Path) -> None:
     """Save JSON, whole or not at all."""
-    text = json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = to_json_text(facts, indent=1, allow_nan=False) + "\n"
     write_whole(path, lambda file: file.write(text.encode()))
 
 

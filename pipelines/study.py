@@ -21,6 +21,7 @@ from tqdm import tqdm
 from .. import __version__
 from .._errors import InputError, RecordError
 from .._texts import read_text as read_user_text
+from .._texts import to_json_text
 from ..guidance import BestOfN
 from ..guidance.finetuning.judging import Panel
 from ..guidance.text_encoder import swap_text_encoder
@@ -186,7 +187,7 @@ def _append(folder: Path, row: Mapping[str, Any]) -> None:
     from ..scorers.benchmark.folder import without_nan
 
     with (folder / ROWS_FILE).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(without_nan(row), ensure_ascii=False) + "\n")
+        file.write(to_json_text(without_nan(row)) + "\n")
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:

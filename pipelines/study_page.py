@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from ..scorers.benchmark.folder import write_json, write_text
+from ..scorers.benchmark.folder import write_json, write_page
 
 SHOWN = 320
 """Longest side of a picture in the pages, in pixels; smaller ones are enlarged."""
@@ -63,10 +63,10 @@ def write_pages(
     notes: Sequence[str],
 ) -> None:
     """Write report.html, vote.html, and key.json, which says what is behind each side of a pair."""
-    write_text(folder / "report.html", _report(folder, facts, rows, means, differences, notes))
+    write_page(folder / "report.html", _report(folder, facts, rows, means, differences, notes))
     page, key = vote_page(folder, facts, rows)
     write_json(folder / "key.json", key)
-    write_text(folder / "vote.html", page)
+    write_page(folder / "vote.html", page)
 
 
 def vote_page(

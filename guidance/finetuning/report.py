@@ -28,9 +28,9 @@ WIDTH, HEIGHT, MARGIN = 340, 200, 46
 
 def write_report(folder: Path, facts: Mapping[str, Any], state: State, config: FinetuneConfig) -> None:
     """Write `report.html`, whole or not at all, from where a run stands."""
-    from ...scorers.benchmark.folder import write_text
+    from ...scorers.benchmark.folder import write_page
 
-    write_text(folder / "report.html", page(folder, facts, state, config))
+    write_page(folder / "report.html", page(folder, facts, state, config))
 
 
 def page(folder: Path, facts: Mapping[str, Any], state: State, config: FinetuneConfig) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import warnings
 from collections.abc import Sequence
@@ -45,7 +46,7 @@ def describe(
         "config": config.to_dict(),
         "ratings": {name: count for name, count in counts.items() if count},
         "held_out": len(held),
-        "data": hashlib.sha256(told.encode()).hexdigest(),
+        "data": hashlib.sha256(os.fsencode(told)).hexdigest(),
     }
 
 

@@ -164,7 +164,7 @@ def pick_stratified(ratings: Sequence[Rating], limit: int, seed: int = 0) -> lis
     chosen: set[str] = set()
     for name in {rating.dimension for rating in ratings}:
         ranked = sorted(
-            (rating.score, hashlib.sha256(f"{seed}\n{rating.key}".encode()).digest(), rating.key)
+            (rating.score, hashlib.sha256(os.fsencode(f"{seed}\n{rating.key}")).digest(), rating.key)
             for rating in ratings
             if rating.dimension == name
         )

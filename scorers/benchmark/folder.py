@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..._errors import InputError, RecordError
+from ..._texts import to_json_text, visible
 from .data import Rating
 
 FORMAT = "cogguided benchmark"
@@ -81,7 +82,7 @@ class Scored:
         >>> Scored.from_json(line).answers["score"].value
         3.0
         """
-        return json.dumps(without_nan(asdict(self)), ensure_ascii=False, allow_nan=False)
+        return to_json_text(without_nan(asdict(self)), allow_nan=False)
 
     @staticmethod
     def from_json(line: str) -> Scored:
@@ -116,7 +117,12 @@ def without_nan(value: Any) -> Any:
 
 def write_json(file: Path, content: Any) -> None:
     """Write a file whole or not at all; NaN becomes null."""
-    write_text(file, json.dumps(without_nan(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(file, to_json_text(without_nan(content), indent=1, allow_nan=False) + "\n")
+
+
+def write_page(file: Path, text: str) -> None:
+    """Write a report whole or not at all; control characters of users' texts are spelt out in it."""
+    write_text(file, visible(text))
 
 
 def write_text(file: Path, text: str) -> None:
@@ -133,7 +139,7 @@ def items_digest(ratings: Sequence[Rating]) -> str:
     'b27bc518b78b35ae'
     """
     lines = sorted(f"{rating.key}\t{rating.score!r}" for rating in ratings)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+    return hashlib.sha256(os.fsencode("\n".join(lines))).hexdigest()[:16]
 
 
 def pictures_digest(ratings: Sequence[Rating]) -> str:
@@ -149,7 +155,7 @@ def pictures_digest(ratings: Sequence[Rating]) -> str:
         if rating.image.is_file():
             _add_file(digest, rating.key, rating.image, 2**16)
         else:
-            digest.update(f"{rating.key}\tmissing\n".encode())
+            digest.update(os.fsencode(f"{rating.key}\tmissing\n"))
     return digest.hexdigest()[:16]
 
 
@@ -168,7 +174,7 @@ def folder_digest(folder: Path) -> str:
 def _add_file(digest: hashlib._Hash, name: str, file: Path, num_bytes: int) -> None:
     """Add a file's name, its size, and its first and last so many bytes."""
     size = file.stat().st_size
-    digest.update(f"{name}\t{size}\n".encode())
+    digest.update(os.fsencode(f"{name}\t{size}\n"))
     with file.open("rb") as stream:
         digest.update(stream.read(num_bytes))
         stream.seek(max(0, size - num_bytes))
@@ -324,7 +330,7 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+    text = to_json_text(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from ..._errors import ImageError
 from ..dimensions import DIMENSIONS
 from ..images import as_pil
-from .folder import RESULTS, load_run, write_json, write_text
+from .folder import RESULTS, load_run, write_json, write_page
 from .metrics import MANY, NUM_RESAMPLES
 from .plots import scatter
 from .references import REFERENCES, TrainFigures
@@ -62,8 +62,8 @@ def write_report(
     found = build_results(folder, train=train, num_resamples=num_resamples, seed=seed)
     results = {"about": dict(about or {}), **found}
     write_json(folder / RESULTS, results)
-    write_text(folder / "report.md", _as_markdown(results))
-    write_text(folder / "report.html", _as_html(results, folder))
+    write_page(folder / "report.md", _as_markdown(results))
+    write_page(folder / "report.html", _as_html(results, folder))
     return results
 
 
