@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from .._errors import GenerationError
 from ..guidance import Run
-from ..scorers.base import TruncationWarning
+from ..scorers.base import truncations
 from .output import CogGuidedOutput
 
 
@@ -36,18 +35,13 @@ def nothing_lost(run: Run, facts: dict[str, Any], trace: list[dict[str, Any]]) -
 
 @contextmanager
 def truncation_noted(run: Run) -> Iterator[None]:
-    """Make warnings of texts that a judge does not read to the end into notes of the run; let others pass."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", TruncationWarning)
+    """Make warnings of texts that a judge does not read to the end into notes of the run."""
+    with truncations() as told:
         try:
             yield
         finally:
-            for warning in caught:
-                if issubclass(warning.category, TruncationWarning):
-                    run.note(str(warning.message))
-    for warning in caught:
-        if not issubclass(warning.category, TruncationWarning):
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+            for text in told:
+                run.note(text)
 
 
 def checked_output(run: Run, facts: dict[str, Any], trace: list[dict[str, Any]]) -> CogGuidedOutput:

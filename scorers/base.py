@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias, runtime_checkable
@@ -19,6 +22,35 @@ ImageInput: TypeAlias = Sequence[Image.Image | str | Path] | torch.Tensor
 
 class TruncationWarning(UserWarning):
     """The end of a text lies beyond what a model reads; in a guided call it is one of the output's notes."""
+
+
+_heard: ContextVar[list[str] | None] = ContextVar("truncations", default=None)
+
+
+@contextmanager
+def truncations() -> Iterator[list[str]]:
+    """Gather what would be `TruncationWarning`s of this thread, while inside.
+
+    >>> with truncations() as told:
+    ...     warn_of_truncation("the end is not seen")
+    >>> told
+    ['the end is not seen']
+    """
+    told: list[str] = []
+    before = _heard.set(told)
+    try:
+        yield told
+    finally:
+        _heard.reset(before)
+
+
+def warn_of_truncation(message: str) -> None:
+    """Warn that the end of a text is not read, or tell whoever gathers such warnings."""
+    told = _heard.get()
+    if told is None:
+        warnings.warn(message, TruncationWarning, stacklevel=5)
+    else:
+        told.append(message)
 
 
 @dataclass(frozen=True, eq=False, init=False)

@@ -7,7 +7,6 @@ Models and preprocessing come from open_clip (MIT licence); the weights have lic
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from .._errors import InputError, ModelError, unknown_name
-from .base import ImageInput, Scores, TruncationWarning, check_prompts
+from .base import ImageInput, Scores, check_prompts, warn_of_truncation
 from .images import check_images, load_images
 from .precision import own_precision
 
@@ -202,11 +201,8 @@ class CLIPScorer:
         empty, *written = self.tokenizer(["", *texts], context_length=2 * room)[:, seen:]
         for text, beyond in zip(texts, written, strict=True):
             if not torch.equal(beyond, empty):
-                warnings.warn(
-                    f"{self.name}: the model reads {room} tokens of a prompt; "
-                    f"the end of {text[:60]!r}... is not seen",
-                    TruncationWarning,
-                    stacklevel=4,
+                warn_of_truncation(
+                    f"{self.name}: the model reads {room} tokens of a prompt; the end of {text[:60]!r}... is not seen"
                 )
 
 

@@ -64,3 +64,18 @@ def test_a_table_of_files_and_csv(tmp_path, monkeypatch):
 def test_extras_are_shown_with_their_brackets():
     told = CliRunner().invoke(app, ["info"], env={"COLUMNS": "200"})
     assert "cogguided[extra]" in told.output
+
+
+def test_generate_and_replay_tell_prompts_as_they_are(tmp_path):
+    """The other end of it, reports and records, is in ``tests/pipelines/test_nasty_reports.py``."""
+    prompts = [text for text in NASTY if "\udce9" not in text]
+    file = tmp_path / "prompts.txt"
+    file.write_text("\n".join(prompts), "utf-8")
+    arguments = ["--prompts", str(file), "--steps", "1", "--out", str(tmp_path / "out")]
+    told = CliRunner().invoke(app, ["generate", *arguments, "--seed", "0"], env={"COLUMNS": "400"})
+    assert told.exit_code == 0, told.output
+    assert not set(told.output) & set("\x1b\x9b\x07\x08")
+    assert all(visible(text) in told.output for text in prompts)
+    told = CliRunner().invoke(app, ["replay", str(tmp_path / "out")], env={"COLUMNS": "400"})
+    assert told.exit_code == 0, told.output
+    assert "the same, pixel for pixel" in told.output
