@@ -10,7 +10,7 @@ Importing this costs milliseconds and touches no network: a name is loaded when 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from ._errors import CogGuidedError

@@ -88,7 +88,7 @@ def result_file(variant: str, seed: int, args: argparse.Namespace) -> Path:
 def train(variant: str, seed: int, args: argparse.Namespace) -> Path | None:
     """Align; returns the folder of the scorer, or None for the base model."""
     from cogguided.scorers.alignment import align, recipe
-    from cogguided.scorers.benchmark.data import read_ratings
+    from cogguided.scorers.ratings.reading import read_ratings
 
     if variant == "base":
         return None

@@ -22,8 +22,8 @@ import time
 import numpy as np
 import torch
 
-from cogguided.scorers.alignment.losses import Targets, answer_loss
-from cogguided.scorers.alignment.targets import digit_probs, one_hot, token_steps
+from cogguided.scorers.alignment.soft_labels import digit_probs, one_hot, token_steps
+from cogguided.scorers.alignment.training.losses import Targets, answer_loss
 
 ETA, DIGIT_WEIGHT, IGNORE = 0.15, 2.0, -100
 ANSWERS = ("medium 5.577", "very high 9.120", "low 4.105", "high 7.218")

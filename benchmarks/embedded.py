@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from cogguided import BestOfN, CogGuidedPipeline, load_scorer
-from cogguided.pipelines.sheet import Tile, draw_sheet
+from cogguided.pipelines.records.sheet import Tile, draw_sheet
 
 PROMPTS = Path(__file__).resolve().parent.parent / "examples" / "embedded" / "prompts.txt"
 SEEDS = range(4)

@@ -55,8 +55,8 @@ from cogguided import (
 )  # fmt: skip
 from cogguided.scorers import load_target
 from cogguided.scorers.alignment import AlignmentConfig, align
-from cogguided.scorers.branching import Branches
-from cogguided.scorers.prompting import build_prompts
+from cogguided.scorers.mllm.branching import Branches
+from cogguided.scorers.mllm.prompting import build_prompts
 
 GIB = 2**30
 TARGET = {"memorability": 1.0, "emotional_valence": 0.5}

@@ -36,9 +36,9 @@ from diffusers import (
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from cogguided.scorers import DIMENSIONS
-from cogguided.scorers.checkpoints import ScorerFacts
-from cogguided.scorers.clip import CLIPScorer
 from cogguided.scorers.mllm import MLLMScorer
+from cogguided.scorers.mllm.checkpoints import ScorerFacts
+from cogguided.scorers.models.clip import CLIPScorer
 
 JUDGE_TEXT = {
     "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,

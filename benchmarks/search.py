@@ -40,7 +40,7 @@ from cogguided import (
     load_scorer,
 )
 from cogguided.pipelines.embedded import embedded_path
-from cogguided.pipelines.sheet import Tile, draw_sheet
+from cogguided.pipelines.records.sheet import Tile, draw_sheet
 
 HERE = Path(__file__).resolve().parent
 TARGETS = {

@@ -26,9 +26,9 @@ from cogguided import CogGuidedPipeline, load_scorer, run_study, swap_text_encod
 from cogguided.pipelines import embedded_path
 from cogguided.scorers.alignment import align, recipe
 from cogguided.scorers.benchmark import evaluate, judged, read_ratings
-from cogguided.scorers.checkpoints import ScorerFacts
 from cogguided.scorers.dimensions import dimension
 from cogguided.scorers.mllm import MLLMScorer
+from cogguided.scorers.mllm.checkpoints import ScorerFacts
 
 VALENCE = "emotional_valence"
 PROMPTS = (

@@ -1,13 +1,13 @@
 """Guidance: how to get more of what a target wants out of a generator."""
 
-from .base import Budget, Candidate, Guidance, Job, Noise, Request, Sampler
-from .best_of_n import BestOfN
 from .choosing import choose
-from .joint import JointSearch
 from .registry import as_guidance, guidance_from_dict, guidance_to_dict
-from .rewriting import RewritePrompt
+from .rewriting.rewrite_prompt import RewritePrompt
 from .run import Run
 from .search import Drafts, FKSteering, Halving, NoiseSearch, RewardGradient
+from .search.best_of_n import BestOfN
+from .search.joint import JointSearch
+from .types import Budget, Candidate, Guidance, Job, Noise, Request, Sampler
 
 __all__ = [
     "BestOfN",

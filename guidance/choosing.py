@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from ..scorers import ImageInput
-from .base import Candidate
+from .types import Candidate
 
 
 @runtime_checkable

@@ -17,10 +17,10 @@ from PIL import Image
 
 from .._errors import GenerationError, InputError
 from ..scorers import Scorer, Target, TargetScores, load_scorer
-from .base import REJECTED, Budget, Candidate, Interrupted, Job, Request, Sampler
 from .choosing import ImageEncoder, choose, keep_different, mean_distance, ties
-from .proposers.base import Proposer
 from .rates import Arm, Rates
+from .rewriting.proposers.base import Proposer
+from .types import REJECTED, Budget, Candidate, Interrupted, Job, Request, Sampler
 
 logger = logging.getLogger("cogguided")
 
@@ -180,6 +180,9 @@ class Run:
 
     def make(self, jobs: Sequence[Job], batch_size: int | None = None) -> list[Candidate]:
         """Sample and score jobs in order, in batches, until all are done or the budget ends.
+
+        Whole images alone, one call of the pipeline a batch, so it works with pipelines that cannot be stopped
+        half-way; that is why there is `search.pool.Pool` beside it, which can do more and needs more.
 
         Before each batch its time is estimated from the one before, and it is made smaller or left out if
         it would not fit. When memory runs out, the batch is halved.

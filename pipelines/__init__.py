@@ -6,10 +6,10 @@ from .cog_guided import CogGuidedPipeline
 from .embedded import embedded_path
 from .finetuning import FinetuneResult, finetune
 from .output import CogGuidedOutput
-from .record import Record, read_record
-from .replaying import Replay, replay
-from .sheet import contact_sheet
-from .study import StudyResult, run_study, tally
+from .records.record import Record, read_record
+from .records.replaying import Replay, replay
+from .records.sheet import contact_sheet
+from .study.study import StudyResult, run_study, tally
 
 CUSTOM_PIPELINE = str(Path(__file__).with_name("custom_pipeline.py"))
 """What to give plain diffusers as `custom_pipeline=`."""

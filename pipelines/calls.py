@@ -11,10 +11,10 @@ import torch
 
 from .._errors import GenerationError, InputError
 from ..guidance import BestOfN, Candidate, Guidance, Request, Run
-from ..guidance.base import Interrupted
 from ..guidance.run import NOT_SCORED, is_out_of_memory
-from .global_noise import state_of
-from .sampler import PipelineSampler, cpu_generator, is_text_argument
+from ..guidance.types import Interrupted
+from .driving.global_noise import state_of
+from .driving.sampler import PipelineSampler, cpu_generator, is_text_argument
 
 Prompt = str | Sequence[str] | None
 

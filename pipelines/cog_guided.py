@@ -14,18 +14,18 @@ from typing_extensions import Self
 
 from .._errors import InputError, unknown_name
 from ..guidance import Budget, Guidance, Run, as_guidance
-from ..guidance.proposers import ExpandingProposer
-from ..guidance.text_encoder import ACTIVE, swap_text_encoder
+from ..guidance.rewriting.proposers import ExpandingProposer
+from ..guidance.text_encoder.swap import ACTIVE, swap_text_encoder
 from ..scorers import DIMENSIONS, Scorer, Target, TargetSpec, load_scorer, load_target
-from ..scorers.mllm import MLLMScorer
+from ..scorers.mllm.scorer import MLLMScorer
 from .calls import generators, plan, read_requests, wants_base_output
+from .driving.sampler import PipelineSampler, check_arguments, check_countable, check_text_to_image, spread_texts
 from .embedded import is_embedded
 from .ending import checked_output, nothing_lost, truncation_noted
 from .loading import load_base
 from .locking import one_at_a_time
 from .output import CogGuidedOutput
-from .record import describe_call, describe_pipeline
-from .sampler import PipelineSampler, check_arguments, check_countable, check_text_to_image, spread_texts
+from .records.record import describe_call, describe_pipeline
 from .settings import FILE, ScorerSpec, Settings, override, read_settings
 
 

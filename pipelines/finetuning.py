@@ -19,11 +19,11 @@ from ..guidance.finetuning.judging import Panel
 from ..guidance.finetuning.loop import Finetuning
 from ..guidance.finetuning.panel import Evaluation
 from ..scorers import Scorer, TargetSpec
+from .driving.learner import PipelineLearner
+from .driving.sampler import check_arguments
 from .embedded import is_embedded
-from .judges import guided_view, load_faithfulness, load_judges, read_lines
-from .learner import PipelineLearner
 from .loading import EMBEDDED
-from .sampler import check_arguments
+from .study.judges import guided_view, load_faithfulness, load_judges, read_lines
 
 
 @dataclass(frozen=True)

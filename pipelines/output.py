@@ -13,8 +13,8 @@ from PIL import Image
 
 from .._errors import RecordError
 from ..guidance import Candidate, Run
-from .fonts import undrawable
-from .record import (
+from .records.fonts import undrawable
+from .records.record import (
     FILE,
     FORMAT,
     VERSION,
@@ -26,8 +26,8 @@ from .record import (
     write_png,
     write_whole,
 )
-from .sheet import contact_sheet
-from .trace import LATENTS, latents_file, to_facts
+from .records.sheet import contact_sheet
+from .records.trace import LATENTS, latents_file, to_facts
 
 SHEET = "contact_sheet.png"
 logger = logging.getLogger("cogguided")

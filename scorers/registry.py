@@ -59,7 +59,7 @@ def register_scorer(name: str, factory: Factory, info: ScorerInfo | None = None)
     Raises:
         InputError: the name is taken, or could be mistaken for a path or for weights.
 
-    >>> from .fake import FakeScorer
+    >>> from .models.fake import FakeScorer
     >>> register_scorer("darkness", lambda: FakeScorer("darkness", fn=lambda x: 1 - x.mean(dim=(1, 2, 3))))
     >>> load_scorer("darkness").name
     'darkness'
@@ -259,7 +259,7 @@ def _mllm(
     pixels: tuple[int, int] | None = None,
 ) -> Scorer:
     """Any Hugging Face image-text-to-text model, asked for one dimension."""
-    from .mllm import MAX_NEW_TOKENS, MIN_MASS, MLLMScorer
+    from .mllm.scorer import MAX_NEW_TOKENS, MIN_MASS, MLLMScorer
     from .pixels import set_pixels
 
     scorer = MLLMScorer.from_pretrained(
@@ -300,7 +300,7 @@ def _open_clip(
     dtype: Any = None,
 ) -> Scorer:
     """Any open_clip model: cosine similarity of image and prompt."""
-    from .clip import CLIPScorer
+    from .models.clip import CLIPScorer
 
     return CLIPScorer.from_pretrained(
         model, pretrained=pretrained, batch_size=batch_size, device=device, dtype=dtype
@@ -314,13 +314,13 @@ def _embedded_clip(batch_size: int = 64, device: Any = None, dtype: Any = None) 
 
 def _resmem(batch_size: int = 32, device: Any = None) -> Scorer:
     """ResMem: how well people will remember an image. Non-commercial licence; needs the extra "resmem"."""
-    from .resmem import ResMemScorer
+    from .models.resmem import ResMemScorer
 
     return ResMemScorer.from_pretrained(batch_size=batch_size, device=device)
 
 
 def _register_built_in() -> None:
-    from .fake import FakeScorer
+    from .models.fake import FakeScorer
 
     for name, dim in DIMENSIONS.items():
         info = ScorerInfo(name, dim.summary, dim.low, dim.high, source="embedded", licence="Apache-2.0")

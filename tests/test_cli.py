@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import cogguided
 from cogguided import FakeScorer
-from cogguided._cli import app
+from cogguided._cli.app import app
 from cogguided.pipelines import read_record
 from cogguided.scorers import register_scorer, unregister_scorer
 
@@ -320,7 +320,7 @@ def test_info():
 
 
 def test_info_describes_every_extra():
-    from cogguided._info import EXTRAS
+    from cogguided._cli.info import EXTRAS
 
     assert set(EXTRAS) == set(importlib.metadata.metadata("cogguided").get_all("Provides-Extra"))
 

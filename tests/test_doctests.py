@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = (".", "scorers", "scorers/alignment", "scorers/benchmark")
-FOLDERS += ("guidance", "guidance/proposers", "guidance/search", "pipelines", "pipelines/embedded")
-FILES = [file for folder in FOLDERS for file in sorted((ROOT / folder).glob("*.py"))]
+PARTS = ("_cli", "scorers", "guidance", "pipelines")
+FILES = [*sorted(ROOT.glob("*.py")), *(file for part in PARTS for file in sorted((ROOT / part).rglob("*.py")))]
 MODULES = [
     ".".join(("cogguided", *f.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
     for f in FILES

@@ -41,6 +41,7 @@ def test_all_are_here():
         "finetune_embedded.py",
         "paper_in_miniature.py",
         "guided_generation.py",
+        "own_search.py",
         "plain_diffusers_loop.py",
         "score_folder.py",
         *SEARCHES,
@@ -67,6 +68,12 @@ def test_searches_find_more_than_a_single_sample(name, tmp_path, monkeypatch, ca
     run(name, tmp_path, monkeypatch=monkeypatch)
     plain, found = (float(v) for v in re.findall(r": ([+-]\d+\.\d+), [\d.]+ s", capsys.readouterr().out))
     assert found >= plain
+    assert (tmp_path / "contact_sheet.png").exists()
+
+
+def test_own_search(tmp_path, monkeypatch, capsys):
+    run("own_search.py", tmp_path, monkeypatch=monkeypatch)
+    assert re.search(r"a face: 0\.[789]", capsys.readouterr().out)
     assert (tmp_path / "contact_sheet.png").exists()
 
 

@@ -26,7 +26,7 @@ from cogguided import (
     swap_text_encoder,
 )
 from cogguided.scorers import load_target
-from cogguided.scorers.branching import unrounded_head
+from cogguided.scorers.mllm.branching import unrounded_head
 
 DEVICE = "cuda"
 pytestmark = [

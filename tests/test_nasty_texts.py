@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from cogguided._cli import app
-from cogguided._console import PlainConsole, visible
+from cogguided._cli.app import app
+from cogguided._cli.console import PlainConsole, visible
 
 NASTY = [
     "img[v2].png",

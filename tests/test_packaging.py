@@ -7,13 +7,13 @@ import re
 import subprocess
 import sys
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LAYERS = ["_errors", "_texts", "_claiming", "_info", "scorers", "guidance", "pipelines", "_options", "_console"]
-LAYERS += ["_cli_bench", "_cli_align", "_cli_finetune", "_cli_study", "_cli", "__main__"]
+LAYERS = ["_version", "_errors", "_texts", "scorers", "guidance", "pipelines", "_cli", "__main__"]
 NOT_THE_PACKAGE = {"tests", "examples", "benchmarks", "docs", "build", "dist", "out", "runs"}
 
 if sys.version_info >= (3, 11):
@@ -86,6 +86,49 @@ def test_imports_are_relative_and_run_one_way(file):
         parts = [*file.parent.parts[: len(file.parent.parts) - level + 1], *module.split(".")]
         if parts[0] in LAYERS:
             assert LAYERS.index(parts[0]) <= LAYERS.index(layer), f"{file} imports {'.'.join(parts)}"
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package by its dotted name below the root; a package is its `__init__`."""
+    return {".".join(f.with_suffix("").parts).removesuffix("__init__").strip("."): f for f in package_files()}
+
+
+def arrows() -> dict[str, set[str]]:
+    """Which modules each module imports, in functions too; not what only a type checker follows."""
+    known = modules()
+    found: dict[str, set[str]] = {name: set() for name in known}
+    for name, file in known.items():
+        tree = ast.parse((ROOT / file).read_text())
+        for node in [n for n in ast.walk(tree) if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.dump(n.test)]:
+            node.body = []
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.ImportFrom) or not node.level:
+                continue
+            home = file.parent.parts[: len(file.parent.parts) - node.level + 1]
+            target = ".".join([*home, *(node.module or "").split(".")]).strip(".")
+            for alias in node.names:
+                inner = f"{target}.{alias.name}".strip(".")
+                found[name].add(inner if inner in known else target)
+    return found
+
+
+def test_no_module_imports_the_root():
+    assert [name for name, of in arrows().items() if "" in of] == []
+
+
+def test_there_is_no_circle():
+    """Of imports, where a package's `__init__` counts as a module that others import by the package's name."""
+    left = arrows()
+    while free := [name for name, of in left.items() if not of & left.keys()]:  # imports none of the others
+        left = {name: of for name, of in left.items() if name not in free}
+    while free := left.keys() - set().union(*left.values()):  # is imported by none of them
+        left = {name: of for name, of in left.items() if name not in free}
+    assert {name: sorted(of & left.keys()) for name, of in left.items()} == {}
+
+
+def test_no_folder_has_more_than_a_dozen_modules():
+    counts = Counter(str(file.parent) for file in package_files() if file.name != "__init__.py")
+    assert {folder: count for folder, count in counts.items() if count > 12} == {}
 
 
 def test_import_is_cheap_lazy_and_offline():

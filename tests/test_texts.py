@@ -6,12 +6,12 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from cogguided._cli import app
+from cogguided._cli.app import app
+from cogguided._cli.options import read_prompts
 from cogguided._errors import InputError
-from cogguided._options import read_prompts
 from cogguided._texts import prompt_lines, read_text
-from cogguided.pipelines.judges import read_lines
-from cogguided.scorers.benchmark.data import read_ratings
+from cogguided.pipelines.study.judges import read_lines
+from cogguided.scorers.ratings.reading import read_ratings
 
 TEXT = "# two animals\r\na cat\r\n\r\n  ein süßer Hund \u2028 im Bild\r\n#comment"
 FOUND = ["a cat", "ein süßer Hund \u2028 im Bild"]

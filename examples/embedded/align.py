@@ -38,8 +38,8 @@ from torch import Tensor
 from transformers import AutoProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
 from cogguided.scorers.alignment import recipe
-from cogguided.scorers.alignment.losses import Targets, answer_loss
-from cogguided.scorers.alignment.targets import AnswerSpace, answer_steps, draw_number, one_hot
+from cogguided.scorers.alignment.soft_labels import AnswerSpace, answer_steps, draw_number, one_hot
+from cogguided.scorers.alignment.training.losses import Targets, answer_loss
 from cogguided.scorers.dimensions import dimension
 from cogguided.scorers.mllm import MLLMScorer
 

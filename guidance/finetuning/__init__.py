@@ -2,7 +2,7 @@
 
 from .base import Learner
 from .config import METHODS, FinetuneConfig, recipe
-from .losses import denoising_error, dpo_loss, nft_loss, weighted_loss
+from .objectives.losses import denoising_error, dpo_loss, nft_loss, weighted_loss
 from .panel import Alarm, Evaluation
 
 __all__ = [

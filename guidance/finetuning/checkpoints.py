@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ... import __version__
 from ..._errors import InputError, RecordError
+from ..._version import __version__
 from .config import FREE, FinetuneConfig
 from .panel import Evaluation
 

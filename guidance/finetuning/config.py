@@ -6,8 +6,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..._errors import InputError, unknown_name
+from .objectives.methods import METHODS as SCORED
 
-METHODS = ("rwr", "nft", "dpo", "drtune")
+METHODS = (*SCORED, "drtune")
+"""Those that learn from scores, and DRTune, which follows their gradient (`objectives.reward_gradients`)."""
 CHOICES = {
     "method": METHODS,
     "advantage": ("all", "within"),

@@ -19,7 +19,8 @@ def save_grid(file: Path, prompts: Sequence[str], images: Mapping[int, Sequence[
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save_grid(Path(folder) / "grid.png", ["a", "b"], {0: [Image.new("RGB", (64, 64))] * 3, 1: []})
-    ...     Image.open(Path(folder) / "grid.png").size
+    ...     with Image.open(Path(folder) / "grid.png") as grid:
+    ...         grid.size
     (208, 140)
     """
     rows = [images.get(place, ()) for place in range(min(len(prompts), MOST_ROWS))]

@@ -32,9 +32,9 @@ from .config import FinetuneConfig
 from .drawing import memory_watched, seed_of
 from .grids import save_grid
 from .judging import Panel, gathered, judge
+from .objectives.reward_gradients import GradientRounds
 from .panel import TARGET, best
 from .report import write_report
-from .reward_gradients import GradientRounds
 from .rounds import Rounds
 
 logger = logging.getLogger("cogguided")

@@ -15,12 +15,13 @@ from torch import Tensor
 
 from ..._errors import TrainingError
 from ..run import free_memory
-from .anchors import Anchors
 from .base import Learner
 from .config import FinetuneConfig
 from .drawing import generator, round_prompts, seed_of
 from .judging import Panel
-from .methods import Part, differing, needs_old, needs_reference, part_loss, parts_of
+from .objectives.anchors import Anchors
+from .objectives.methods import differing, needs_old, needs_reference, part_loss, parts_of
+from .objectives.parts import Part
 
 EXPLODED = 100.0
 """A step's loss over the first round's, from which on training is given up."""

@@ -6,9 +6,9 @@ import math
 from typing import Any
 
 from ..._errors import InputError
-from ..base import Job
-from ..pool import Pool
 from ..run import Run
+from ..types import Job
+from .pool import Pool
 
 
 def check_whole(name: str, low: int = 1, **values: Any) -> None:
@@ -88,7 +88,7 @@ def finish(run: Run, pool: Pool) -> None:
 def spread_evenly(jobs: list[Job], rows: int) -> list[Job]:
     """Return the first `rows` jobs of each request, in the order they came.
 
-    >>> from ..base import Request
+    >>> from ..types import Request
     >>> one, two = Request(0, "a cat", 0), Request(1, "a dog", 0)
     >>> jobs = [Job(request, request.prompt, seed) for seed in range(3) for request in (one, two)]
     >>> [(job.prompt, job.seed) for job in spread_evenly(jobs, 1)]

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from ..._errors import InputError
-from ..pool import Pool
 from ..run import Run
 from .common import check_scored, check_whole, finish, first_images, spread_evenly
+from .pool import Pool
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import ClassVar
 import torch
 
 from ..._errors import InputError
-from ..base import Candidate, Request
-from ..pool import Pool
 from ..run import Run
+from ..types import Candidate, Request
 from .common import check_part, check_scored, check_whole, finish, first_images
+from .pool import Pool
 
 RESAMPLING = ("adaptive", "always")
 

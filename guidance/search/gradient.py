@@ -10,10 +10,10 @@ from typing import ClassVar
 import torch
 
 from ..._errors import InputError, unknown_name
-from ..base import Noise
-from ..pool import Pool
 from ..run import Run
+from ..types import Noise
 from .common import check_part, check_scored, check_whole, finish, first_images
+from .pool import Pool
 
 WHERE = ("noise", "latents")
 

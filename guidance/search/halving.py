@@ -7,9 +7,9 @@ from itertools import pairwise
 from typing import ClassVar
 
 from ..._errors import InputError
-from ..pool import Pool
 from ..run import Run
 from .common import check_part, check_scored, check_whole, finish, first_images
+from .pool import Pool
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..._errors import InputError
-from ..base import Candidate, Job, Noise
-from ..pool import Pool
 from ..run import Run
+from ..types import Candidate, Job, Noise
 from .common import check_part, check_scored, check_whole, first_images
+from .pool import Pool
 
 
 def neighbour(noise: Noise, seed: int, radius: float) -> Noise:

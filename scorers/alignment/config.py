@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..._errors import InputError, unknown_name
-from .losses import KINDS
+from .training.losses import KINDS
 
 METHODS = ("sft", "grpo")
 MODES = ("frozen", "lora", "dora", "full")

@@ -16,14 +16,14 @@ from torch.utils.data import Dataset
 from transformers import ProcessorMixin
 
 from ..._errors import ImageError, InputError
-from ..benchmark.data import Rating
-from ..branching import Inputs
-from ..checkpoints import ScorerFacts
 from ..images import as_pil
-from ..prompting import build_prompts, end_token
+from ..mllm.branching import Inputs
+from ..mllm.checkpoints import ScorerFacts
+from ..mllm.prompting import build_prompts, end_token
+from ..ratings.reading import Rating
 from .config import AlignmentConfig
-from .losses import Targets
-from .targets import AnswerSpace, Step, answer_steps, draw_number, one_hot, token_steps, with_values
+from .soft_labels import AnswerSpace, Step, answer_steps, draw_number, one_hot, token_steps, with_values
+from .training.losses import Targets
 
 IGNORE = -100
 """Label of a token without a loss."""

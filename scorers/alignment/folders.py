@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ... import __version__
 from ..._errors import CogGuidedError, InputError, RecordError
-from ..benchmark.data import Rating
+from ..._version import __version__
 from ..benchmark.folder import write_text
 from ..dimensions import DIMENSIONS
+from ..ratings.reading import Rating
 from .config import OF_ADAPTER, AlignmentConfig
 
 RUN_FILE = "alignment.json"

@@ -13,8 +13,8 @@ from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin, set_seed
 
 from ..._errors import InputError, ModelError
-from ..checkpoints import ScorerFacts, base_of, few_bits, load_model, load_processor, local_adapter
-from ..mllm import MLLMScorer
+from ..mllm.checkpoints import ScorerFacts, base_of, few_bits, load_model, load_processor, local_adapter
+from ..mllm.scorer import MLLMScorer
 from ..registry import EMBEDDED
 from .config import OF_ADAPTER, AlignmentConfig
 from .data import Collator

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..._errors import InputError, missing_extra
-from ..benchmark.data import Rating
+from ..ratings.reading import Rating
 from .config import AlignmentConfig, preset, recipe
 from .folders import claim_folder, describe, last_checkpoint, open_folder, read_run, write_run
-from .ratings import prepare_ratings
+from .preparing import prepare_ratings
 
 if TYPE_CHECKING:
     from transformers import Trainer
 
-    from .callbacks import Clock
+    from .training.callbacks import Clock
 
 ENDLESS = 10**6
 """Steps of a run that only the clock ends."""
@@ -103,8 +103,8 @@ def align(
     done = read_run(folder) if resume else {}
     if "steps" in done:
         return _come_to_its_end(folder, done)
-    from .callbacks import Clock, memory_watched
     from .loading import load_for_training, of_adapter
+    from .training.callbacks import Clock, memory_watched
 
     clock = Clock(chosen.minutes)
     arguments = common_arguments(folder, chosen, len(ratings), bool(held))
@@ -147,13 +147,13 @@ def trainer_of(config: AlignmentConfig) -> Callable[..., Trainer]:
     if config.report_to != "none" and find_spec(config.report_to) is None:
         raise missing_extra(config.report_to, "wandb" if config.report_to == "wandb" else "train")
     if config.method == "sft":
-        from .sft import sft_trainer
+        from .training.sft import sft_trainer
 
         return sft_trainer
     for package in ("trl", "datasets"):
         if find_spec(package) is None:
             raise missing_extra(package, "train")
-    from .grpo import grpo_trainer
+    from .training.grpo import grpo_trainer
 
     return grpo_trainer
 
@@ -270,8 +270,8 @@ def _run(
     clock: Clock,
     held: Sequence[Rating],
 ) -> AlignmentResult:
-    from .callbacks import memory_watched
     from .parts import quiet_libraries
+    from .training.callbacks import memory_watched
 
     if checkpoint is not None:
         state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))

@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..._errors import InputError, ModelError
-from ..checkpoints import ScorerFacts, base_of, load_checkpoint, local_adapter
+from ..mllm.checkpoints import ScorerFacts, base_of, load_checkpoint, local_adapter
 from .parts import quiet_libraries
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .data import Rating, pick_stratified, read_ratings
+from ..ratings.reading import Rating, pick_stratified, read_ratings
 from .metrics import METRICS, Estimate, Judged, compare, evaluate, judged
 from .references import COGIP_TRAIN, REFERENCES, TrainFigures, reference, train_figures
 from .report import write_report

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..._errors import InputError, RecordError
 from ..._texts import to_json_text, visible
-from .data import Rating
+from ..ratings.reading import Rating
 
 FORMAT = "cogguided benchmark"
 VERSION = 1

@@ -16,7 +16,7 @@ from ..._errors import InputError, ModelError, unknown_name
 from ..base import DimensionScorer, ReadoutScorer, Scorer, Scores
 from ..dimensions import DIMENSIONS
 from ..images import load_images
-from .data import Rating
+from ..ratings.reading import Rating
 from .folder import (
     Answer,
     Plan,
@@ -82,7 +82,7 @@ def plan_for(scorer: Scorer, ratings: Sequence[Rating], readouts: Sequence[str] 
         InputError: nothing in common, or read-outs asked of a scorer that has no choice of them;
             UnknownNameError for a read-out that there is not.
 
-    >>> from ..fake import FakeScorer
+    >>> from ..models.fake import FakeScorer
     >>> item = Rating(Path("a.png"), "memorability", 0.5, "memorability/a.png")
     >>> plan_for(FakeScorer(), [item]).same_scale, plan_for(FakeScorer("memorability"), [item]).same_scale
     (False, True)

@@ -19,14 +19,14 @@ import transformers as tf
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from cogguided._errors import GenerationError, InputError, ModelError
-from cogguided.guidance.proposers import (
+from cogguided.guidance.rewriting.proposers import (
     ChatProposer,
     EndpointProposer,
     Proposer,
     Trial,
     keeps,
 )
-from cogguided.scorers.mllm import MLLMScorer
+from cogguided.scorers.mllm.scorer import MLLMScorer
 
 ROOT = Path(__file__).resolve().parents[2]
 SAD = {"emotional_valence": -1.0}

@@ -7,13 +7,13 @@ import torch
 import transformers as tf
 
 from cogguided._errors import InputError
-from cogguided.guidance.proposers import (
+from cogguided.guidance.rewriting.proposers import (
     ExpandingProposer,
     Proposer,
     Trial,
 )
-from cogguided.guidance.proposers.base import holds, plain
-from cogguided.guidance.proposers.expanding import TEMPLATE, is_about, parse_expansion
+from cogguided.guidance.rewriting.proposers.base import holds, plain
+from cogguided.guidance.rewriting.proposers.expanding import TEMPLATE, is_about, parse_expansion
 from cogguided.pipelines.embedded import embedded_path
 
 ROOT = Path(__file__).resolve().parents[2]

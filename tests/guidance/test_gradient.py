@@ -9,7 +9,7 @@ from tiny_diffusion import CALL, tiny_pipeline
 from cogguided import Budget, CogGuidedPipeline, FakeScorer, RewardGradient, replay
 from cogguided._errors import InputError, ModelError
 from cogguided.guidance import Noise, Request, Run
-from cogguided.pipelines.sampler import PipelineSampler
+from cogguided.pipelines.driving.sampler import PipelineSampler
 from cogguided.scorers import load_target
 
 FAMILIES = ("sd15", "sd3", "flux", "qwen_image")

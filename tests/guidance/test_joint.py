@@ -6,7 +6,7 @@ from tiny_diffusion import CALL, tiny_pipeline
 
 from cogguided import CogGuidedPipeline, FakeScorer, JointSearch, replay
 from cogguided._errors import InputError
-from cogguided.guidance.joint import STRAYED
+from cogguided.guidance.search.joint import STRAYED
 
 
 def search(painter, *rounds, prompts=("a cat",), budget=None, **arguments):

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from cogguided._errors import InputError, UnknownNameError
-from cogguided.guidance.proposers import (
+from cogguided.guidance.rewriting.proposers import (
     PhraseBank,
     Proposer,
     Trial,
     keeps,
 )
-from cogguided.guidance.proposers.base import holds, plain
-from cogguided.guidance.proposers.phrase_bank import BANKS, effects
+from cogguided.guidance.rewriting.proposers.base import holds, plain
+from cogguided.guidance.rewriting.proposers.phrase_bank import BANKS, effects
 
 ROOT = Path(__file__).resolve().parents[2]
 SAD = {"emotional_valence": -1.0}

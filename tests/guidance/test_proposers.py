@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 
 from cogguided._errors import InputError
-from cogguided.guidance.proposers import (
+from cogguided.guidance.rewriting.proposers import (
     Trial,
     clean_prompt,
     describe_target,
     keeps,
     kept_words,
 )
-from cogguided.guidance.proposers.asking import instruction, parse_rewrites
-from cogguided.guidance.proposers.base import new_wordings
+from cogguided.guidance.rewriting.proposers.asking import instruction, parse_rewrites
+from cogguided.guidance.rewriting.proposers.base import new_wordings
 
 ROOT = Path(__file__).resolve().parents[2]
 SAD = {"emotional_valence": -1.0}

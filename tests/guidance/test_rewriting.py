@@ -8,7 +8,7 @@ from tiny_diffusion import CALL, tiny_pipeline
 
 from cogguided import BestOfN, CogGuidedPipeline, Drafts, FakeScorer, RewritePrompt, replay
 from cogguided._errors import InputError
-from cogguided.guidance.rewriting import STRAYED, interval, pooled_spread
+from cogguided.guidance.rewriting.rewrite_prompt import STRAYED, interval, pooled_spread
 
 
 def rewrite(painter, *rounds, prompts=("a cat",), budget=None, **arguments):

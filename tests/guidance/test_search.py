@@ -12,7 +12,7 @@ from cogguided.guidance import Noise, Request, Run
 from cogguided.guidance.search import Drafts, FKSteering, Halving, NoiseSearch
 from cogguided.guidance.search.fk import effective_size, systematic
 from cogguided.guidance.search.noise import neighbour
-from cogguided.pipelines.sampler import PipelineSampler
+from cogguided.pipelines.driving.sampler import PipelineSampler
 from cogguided.scorers import Scores, load_target
 
 STEPS = 6

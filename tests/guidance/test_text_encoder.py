@@ -12,7 +12,7 @@ from tiny_listeners import LISTENER_CALL, LISTENERS, tiny_listener
 from transformers import Qwen3ForCausalLM, Qwen3VLForConditionalGeneration
 
 from cogguided import CogGuidedError, CogGuidedPipeline, load_scorer
-from cogguided.guidance.text_encoder import swap_text_encoder
+from cogguided.guidance.text_encoder.swap import swap_text_encoder
 from cogguided.pipelines.embedded import embedded_path
 
 # peft asks transformers 5 by an old name

@@ -22,7 +22,7 @@ from cogguided._errors import (
     RecordError,
     UnknownNameError,
 )
-from cogguided.pipelines.sampler import check_text_to_image
+from cogguided.pipelines.driving.sampler import check_text_to_image
 from cogguided.scorers import Scores, register_scorer, unregister_scorer
 
 diffusers.utils.logging.disable_progress_bar()

@@ -4,8 +4,8 @@ import torch
 from tiny_diffusion import CALL, tiny_pipeline
 
 from cogguided.guidance import Noise
-from cogguided.pipelines.encoding import Encodings, encoded_once
-from cogguided.pipelines.sampler import PipelineSampler
+from cogguided.pipelines.driving.encoding import Encodings, encoded_once
+from cogguided.pipelines.driving.sampler import PipelineSampler
 
 
 def counted(pipe):

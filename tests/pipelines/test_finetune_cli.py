@@ -6,7 +6,7 @@ import pytest
 from tiny_diffusion import CALL, tiny_pipeline
 from typer.testing import CliRunner
 
-from cogguided._cli import app
+from cogguided._cli.app import app
 
 SMALL = [
     "--rounds", "1", "--rank", "2", "--set", "prompts_per_round=2", "--set", "images_per_prompt=2",

@@ -18,7 +18,7 @@ from tiny_diffusion import CALL, tiny_pipeline
 from cogguided import CogGuidedError, FakeScorer, FinetuneConfig, finetune
 from cogguided.guidance.finetuning.checkpoints import load_checkpoint
 from cogguided.scorers import Target
-from cogguided.scorers.ensemble import Term
+from cogguided.scorers.target import Term
 
 HERE = Path(__file__).resolve().parent
 PROMPTS = ["a cat", "a dog", "a red car", "a tree", "a house", "a bird"]

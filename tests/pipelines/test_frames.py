@@ -6,8 +6,8 @@ import torch
 from tiny_diffusion import CALL, tiny_pipeline
 
 from cogguided.guidance import Noise
-from cogguided.pipelines.frames import single_frames
-from cogguided.pipelines.sampler import PipelineSampler
+from cogguided.pipelines.driving.frames import single_frames
+from cogguided.pipelines.driving.sampler import PipelineSampler
 
 
 def pixels(images):

@@ -10,9 +10,9 @@ from peft import PeftModel
 from tiny_diffusion import CALL, FAMILIES, tiny_pipeline
 
 from cogguided import CogGuidedError, FakeScorer, FinetuneConfig, finetune
-from cogguided.pipelines.denoising import Question, asked
-from cogguided.pipelines.diffusion import noised
-from cogguided.pipelines.learner import PipelineLearner
+from cogguided.pipelines.driving.denoising import Question, asked
+from cogguided.pipelines.driving.diffusion import noised
+from cogguided.pipelines.driving.learner import PipelineLearner
 
 PROMPTS = ["a cat", "a dog", "a red car", "a tree"]
 SETTINGS = {

@@ -18,7 +18,7 @@ from cogguided._errors import ModelError, RecordError
 from cogguided.guidance import Candidate
 from cogguided.pipelines import read_record
 from cogguided.pipelines.output import CogGuidedOutput
-from cogguided.pipelines.record import from_json, pixels_sha256, to_json, write_whole
+from cogguided.pipelines.records.record import from_json, pixels_sha256, to_json, write_whole
 from cogguided.scorers import Scores
 
 diffusers.utils.logging.disable_progress_bar()

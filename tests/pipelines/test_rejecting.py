@@ -12,8 +12,8 @@ from tiny_diffusion import CALL, tiny_pipeline
 
 from cogguided import BestOfN, CogGuidedPipeline, Drafts, FakeScorer, Halving
 from cogguided._errors import GenerationError
-from cogguided.guidance.base import REJECTED
-from cogguided.pipelines.rejecting import mark_rejected
+from cogguided.guidance.types import REJECTED
+from cogguided.pipelines.driving.rejecting import mark_rejected
 
 DARK = FakeScorer(name="darkness", fn=lambda pixels: 1 - pixels.mean(dim=(1, 2, 3)))
 GUIDANCE = [BestOfN(3, batch_size=3), Halving(3, at=(0.5,)), Drafts(3, steps=2, full=2)]

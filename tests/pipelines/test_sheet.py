@@ -7,7 +7,7 @@ from PIL import Image
 
 from cogguided.guidance import Candidate
 from cogguided.pipelines import contact_sheet
-from cogguided.pipelines.sheet import BORDER, GAP, HEADER, fitted, scale, tile
+from cogguided.pipelines.records.sheet import BORDER, GAP, HEADER, fitted, scale, tile
 
 COLOURS = ["red", "green", "blue", "black"]
 

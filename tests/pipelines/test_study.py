@@ -12,10 +12,10 @@ from tiny_diffusion import CALL, tiny_pipeline
 from typer.testing import CliRunner
 
 from cogguided import CogGuidedError, CogGuidedPipeline, FakeScorer, run_study
-from cogguided._cli import app
+from cogguided._cli.app import app
 from cogguided.pipelines import tally
 from cogguided.pipelines.embedded import embedded_path
-from cogguided.pipelines.study import read_rows
+from cogguided.pipelines.study.study import read_rows
 
 PROMPTS = ["a cat", "a dog", "a red car"]
 

@@ -9,9 +9,9 @@ from tiny_diffusion import CALL, tiny_pipeline
 from cogguided import CogGuidedPipeline, FakeScorer, replay
 from cogguided._errors import RecordError
 from cogguided.guidance import Noise
-from cogguided.guidance.pool import Pool
 from cogguided.guidance.search import Drafts, FKSteering, Halving, NoiseSearch
-from cogguided.pipelines.trace import LATENTS, needed
+from cogguided.guidance.search.pool import Pool
+from cogguided.pipelines.records.trace import LATENTS, needed
 
 SEARCHES = [
     Drafts(3, steps=2, full=2),

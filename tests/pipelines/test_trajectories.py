@@ -15,8 +15,8 @@ from tiny_diffusion import CALL, FAMILIES, tiny_pipeline
 from cogguided import CogGuidedPipeline, Drafts, FakeScorer
 from cogguided._errors import InputError, ModelError
 from cogguided.guidance import Noise
-from cogguided.pipelines.diffusion import stochastic_step
-from cogguided.pipelines.sampler import PipelineSampler
+from cogguided.pipelines.driving.diffusion import stochastic_step
+from cogguided.pipelines.driving.sampler import PipelineSampler
 
 PROMPTS, SEEDS = ["a cat", "a long dog", "a cat"], [0, 1, 5]
 

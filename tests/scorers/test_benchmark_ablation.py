@@ -99,7 +99,7 @@ def test_two_workers_run_in_that_order_and_a_failure_ends_it(args, monkeypatch, 
 
 
 def test_grpo_counts_the_time_of_its_start(args, monkeypatch):
-    import cogguided.scorers.mllm as mllm
+    import cogguided.scorers.mllm.scorer as mllm
     from cogguided.scorers import Scores
 
     class Scorer:

@@ -9,7 +9,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cogguided import FakeScorer
-from cogguided._cli import app
+from cogguided._cli.app import app
 from cogguided.scorers import register_scorer, registry, unregister_scorer
 
 runner = CliRunner()

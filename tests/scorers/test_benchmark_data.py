@@ -11,8 +11,8 @@ from PIL import Image
 
 from cogguided._errors import InputError, MissingExtraError, UnknownNameError
 from cogguided.scorers.benchmark import Rating, pick_stratified, read_ratings
-from cogguided.scorers.benchmark.data import read_scores
 from cogguided.scorers.dimensions import DIMENSIONS
+from cogguided.scorers.ratings.reading import read_scores
 
 COGIP = Path(__file__).resolve().parents[3] / "shared" / "cogip"
 needs_cogip = pytest.mark.skipif(not COGIP.is_dir(), reason="CogIP-Bench's text half is not beside the repository")

@@ -9,9 +9,9 @@ from scipy import stats
 
 from cogguided._errors import InputError
 from cogguided.scorers.benchmark import metrics as m
-from cogguided.scorers.benchmark.data import read_scores
 from cogguided.scorers.benchmark.references import COGIP_TRAIN, REFERENCES, reference, train_figures
 from cogguided.scorers.dimensions import DIMENSIONS
+from cogguided.scorers.ratings.reading import read_scores
 
 COGIP = Path(__file__).resolve().parents[3] / "shared" / "cogip"
 needs_cogip = pytest.mark.skipif(not COGIP.is_dir(), reason="CogIP-Bench's text half is not beside the repository")

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from cogguided._cli import app
+from cogguided._cli.app import app
 from cogguided._errors import InputError, ModelError, RecordError, UnknownNameError
 from cogguided.scorers import DIMENSIONS, FakeScorer, Scores
 from cogguided.scorers.benchmark import build_results, compare_runs, read_ratings, score_items, write_report

@@ -9,7 +9,7 @@ from tiny_mllm import FAMILIES
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from cogguided._errors import ModelError
-from cogguided.scorers.branching import Branches, Reruns, cache_keyword, check_branchable, cut_prefix
+from cogguided.scorers.mllm.branching import Branches, Reruns, cache_keyword, check_branchable, cut_prefix
 
 
 def load(folder, pictures, question="How beautiful?"):

@@ -8,8 +8,8 @@ from transformers import AutoModelForImageTextToText, CLIPConfig, CLIPModel
 
 from cogguided._errors import ModelError
 from cogguided.scorers import load_scorer
-from cogguided.scorers.checkpoints import ScorerFacts, load_checkpoint
-from cogguided.scorers.mllm import MLLMScorer
+from cogguided.scorers.mllm.checkpoints import ScorerFacts, load_checkpoint
+from cogguided.scorers.mllm.scorer import MLLMScorer
 
 
 @pytest.fixture

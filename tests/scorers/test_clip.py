@@ -10,8 +10,8 @@ from tiny_mllm import tokenizer
 
 from cogguided._errors import InputError, ModelError, UnknownNameError
 from cogguided.scorers import load_scorer
-from cogguided.scorers.clip import CLIPScorer
 from cogguided.scorers.images import to_tensor
+from cogguided.scorers.models.clip import CLIPScorer
 
 CONFIG = {
     "model_cfg": {

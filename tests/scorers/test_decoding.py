@@ -6,9 +6,9 @@ import pytest
 import torch
 from tiny_mllm import FAMILIES
 
-from cogguided.scorers.branching import Branches, cut_prefix
-from cogguided.scorers.decoding import read_greedy
-from cogguided.scorers.mllm import MLLMScorer
+from cogguided.scorers.mllm.branching import Branches, cut_prefix
+from cogguided.scorers.mllm.decoding import read_greedy
+from cogguided.scorers.mllm.scorer import MLLMScorer
 
 
 def chat(scorer, pictures, dimension, side="right"):

@@ -8,9 +8,9 @@ from tiny_mllm import FAMILIES
 
 from cogguided._errors import ModelError
 from cogguided.scorers import load_target
-from cogguided.scorers.branching import Branches, Reruns, cut_prefix
-from cogguided.scorers.decoding import search_answers
-from cogguided.scorers.mllm import MLLMScorer
+from cogguided.scorers.mllm.branching import Branches, Reruns, cut_prefix
+from cogguided.scorers.mllm.decoding import search_answers
+from cogguided.scorers.mllm.scorer import MLLMScorer
 
 NAMES = ("memorability", "emotional_valence")
 

@@ -4,9 +4,9 @@ from tiny_mllm import FAMILIES
 
 from cogguided._errors import InputError, ModelError, UnknownNameError
 from cogguided.scorers import DIMENSIONS, DimensionScorer, load_target
-from cogguided.scorers import core as core_module
-from cogguided.scorers import mllm as mllm_module
-from cogguided.scorers.mllm import MLLMScorer
+from cogguided.scorers.mllm import core as core_module
+from cogguided.scorers.mllm import scorer as mllm_module
+from cogguided.scorers.mllm.scorer import MLLMScorer
 
 TOWER = {"mllama": "vision_model", "smolvlm": "vision_model"} | dict.fromkeys(
     ("qwen2_vl", "qwen2_5_vl", "qwen3_vl"), "visual"

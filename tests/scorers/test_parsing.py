@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cogguided.scorers.dimensions import dimension
-from cogguided.scorers.parsing import parse_answer
+from cogguided.scorers.mllm.parsing import parse_answer
 
 COGIP = Path(__file__).resolve().parents[3] / "shared" / "cogip"
 

@@ -5,8 +5,8 @@ import pytest
 
 from cogguided._errors import ModelError
 from cogguided.scorers import DIMENSIONS, dimension
-from cogguided.scorers.answer_tree import answer_tree
-from cogguided.scorers.readout import AnswerSearch, read_distribution
+from cogguided.scorers.mllm.answer_tree import answer_tree
+from cogguided.scorers.mllm.readout import AnswerSearch, read_distribution
 
 LEAK = 0.995  # each step leaves 0.5 % to what is no valid answer
 

@@ -11,9 +11,9 @@ from torchvision import transforms
 
 from cogguided._errors import InputError, MissingExtraError, ModelError
 from cogguided.scorers import list_scorers, load_scorer
-from cogguided.scorers import resmem as module
 from cogguided.scorers.images import to_tensor
-from cogguided.scorers.resmem import ResMemScorer
+from cogguided.scorers.models import resmem as module
+from cogguided.scorers.models.resmem import ResMemScorer
 
 needs_resmem = pytest.mark.skipif(
     importlib.util.find_spec("resmem") is None,

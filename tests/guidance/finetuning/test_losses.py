@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from cogguided.guidance.finetuning import FinetuneConfig, denoising_error, dpo_loss, nft_loss, weighted_loss
-from cogguided.guidance.finetuning.advantages import (
+from cogguided.guidance.finetuning.objectives.advantages import (
     best_and_worst,
     exponential_weights,
     group_advantages,
     optimality,
     top_weights,
 )
-from cogguided.guidance.finetuning.methods import Part, part_loss, parts_of
+from cogguided.guidance.finetuning.objectives.methods import Part, part_loss, parts_of
 
 
 def test_weighted_loss_is_the_weighted_mean_square():

@@ -5,7 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from cogguided._cli import app
+from cogguided._cli.app import app
 
 runner = CliRunner()
 TINY = ["--set=rank=2", "--set=pixels=null", "--set=batch_size=4", "--set=micro_batch=4", "--max-steps", "2"]

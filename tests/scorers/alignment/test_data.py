@@ -14,8 +14,8 @@ from cogguided.scorers.alignment.config import AlignmentConfig
 from cogguided.scorers.alignment.data import Collator, Example, Stream, split_by_image
 from cogguided.scorers.alignment.parts import head_on
 from cogguided.scorers.alignment.wordings import OTHERS, wordings
-from cogguided.scorers.mllm import MLLMScorer
-from cogguided.scorers.prompting import end_token, stop_tokens
+from cogguided.scorers.mllm.prompting import end_token, stop_tokens
+from cogguided.scorers.mllm.scorer import MLLMScorer
 
 
 @pytest.fixture(scope="module")

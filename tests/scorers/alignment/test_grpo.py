@@ -11,11 +11,11 @@ from tiny_mllm import FAMILIES
 from cogguided._errors import MissingExtraError, ModelError
 from cogguided.scorers import DIMENSIONS
 from cogguided.scorers.alignment import AlignmentConfig, align, recipe
-from cogguided.scorers.alignment.callbacks import Clock
-from cogguided.scorers.alignment.grpo import asked, grpo_trainer
 from cogguided.scorers.alignment.loading import load_for_training
-from cogguided.scorers.alignment.rewards import closeness
 from cogguided.scorers.alignment.running import common_arguments, trainer_of
+from cogguided.scorers.alignment.training.callbacks import Clock
+from cogguided.scorers.alignment.training.grpo import asked, grpo_trainer
+from cogguided.scorers.alignment.training.rewards import closeness
 from cogguided.scorers.benchmark import Rating
 
 CONFIG = AlignmentConfig(

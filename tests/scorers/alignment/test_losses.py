@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from cogguided._errors import InputError
-from cogguided.scorers.alignment.losses import Targets, answer_loss, expected_value, soft_cross_entropy
-from cogguided.scorers.alignment.targets import (
+from cogguided.scorers.alignment.soft_labels import (
     AnswerSpace,
     Step,
     answer_steps,
@@ -20,6 +19,7 @@ from cogguided.scorers.alignment.targets import (
     token_steps,
     with_values,
 )
+from cogguided.scorers.alignment.training.losses import Targets, answer_loss, expected_value, soft_cross_entropy
 from cogguided.scorers.dimensions import DIMENSIONS
 
 VOCAB = 128

@@ -19,10 +19,10 @@ from cogguided._errors import InputError, RecordError, UnknownNameError
 from cogguided.scorers.alignment import AlignmentConfig, align, recipe
 from cogguided.scorers.alignment.config import PRESETS
 from cogguided.scorers.alignment.folders import last_checkpoint, read_run, write_run
-from cogguided.scorers.alignment.ratings import prepare_ratings
+from cogguided.scorers.alignment.preparing import prepare_ratings
 from cogguided.scorers.alignment.running import common_arguments, in_force
 from cogguided.scorers.benchmark import Rating, read_ratings
-from cogguided.scorers.mllm import MLLMScorer
+from cogguided.scorers.mllm.scorer import MLLMScorer
 
 CONFIG = AlignmentConfig(
     loss="answers", rank=2, learning_rate=1e-2, vision_learning_rate=3e-3, max_steps=20, batch_size=4,

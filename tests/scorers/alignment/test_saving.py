@@ -22,8 +22,8 @@ from cogguided.scorers.alignment.loading import (
 )
 from cogguided.scorers.alignment.parts import find_parts
 from cogguided.scorers.alignment.saving import stored_dtype
-from cogguided.scorers.checkpoints import ScorerFacts, load_model
-from cogguided.scorers.mllm import MLLMScorer
+from cogguided.scorers.mllm.checkpoints import ScorerFacts, load_model
+from cogguided.scorers.mllm.scorer import MLLMScorer
 
 CONFIG = AlignmentConfig(
     loss="answers", rank=2, learning_rate=1e-2, vision_learning_rate=3e-3, projector_learning_rate=3e-3,
@@ -149,10 +149,10 @@ def test_precision_follows_the_machine_and_full_weights_are_float32(monkeypatch)
 
 def test_fewer_bits_need_their_extra_and_a_gpu(monkeypatch):
     config = AlignmentConfig(bits=4)
-    monkeypatch.setattr("cogguided.scorers.checkpoints.find_spec", lambda name: None)
+    monkeypatch.setattr("cogguided.scorers.mllm.checkpoints.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"cogguided\[quantized\]"):
         quantization(config)
-    monkeypatch.setattr("cogguided.scorers.checkpoints.find_spec", lambda name: object())
+    monkeypatch.setattr("cogguided.scorers.mllm.checkpoints.find_spec", lambda name: object())
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match="needs a CUDA GPU"):
         quantization(config)

@@ -9,16 +9,16 @@ from tiny_mllm import FAMILIES
 from cogguided._errors import TrainingError
 from cogguided.scorers import load_scorer
 from cogguided.scorers.alignment import AlignmentConfig, align
-from cogguided.scorers.alignment.callbacks import Clock
-from cogguided.scorers.alignment.evaluation import evaluate_ratings
 from cogguided.scorers.alignment.loading import load_for_training
 from cogguided.scorers.alignment.running import common_arguments
-from cogguided.scorers.alignment.sft import AlignmentTrainer, sft_trainer
-from cogguided.scorers.alignment.trainer import parameter_groups
+from cogguided.scorers.alignment.training.callbacks import Clock
+from cogguided.scorers.alignment.training.evaluation import evaluate_ratings
+from cogguided.scorers.alignment.training.sft import AlignmentTrainer, sft_trainer
+from cogguided.scorers.alignment.training.trainer import parameter_groups
 from cogguided.scorers.benchmark.metrics import METRICS
 from cogguided.scorers.benchmark.results import build_results
 from cogguided.scorers.benchmark.run import score_items
-from cogguided.scorers.mllm import MIN_MASS, MLLMScorer
+from cogguided.scorers.mllm.scorer import MIN_MASS, MLLMScorer
 
 CONFIG = AlignmentConfig(
     loss="answers",
@@ -234,7 +234,7 @@ def test_what_was_trained_is_saved_before_it_is_evaluated(model_folder, ratings,
     def fail(*_args):
         raise RuntimeError("evaluation fails")
 
-    monkeypatch.setattr("cogguided.scorers.alignment.trainer.evaluate_ratings", fail)
+    monkeypatch.setattr("cogguided.scorers.alignment.training.trainer.evaluate_ratings", fail)
     where = (model_folder("smolvlm"), ratings[:4], tmp_path / "aligned", CONFIG)
     with pytest.raises(RuntimeError, match="evaluation fails"):
         align(*where, evaluation=ratings[4:])

@@ -1,0 +1,1 @@
+"""The command `cogguided`: parse and call, nothing else. One file a command."""

@@ -1,0 +1,82 @@
+"""What every command of `cogguided` shares: the two consoles, and errors told in one line."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from .._errors import CogGuidedError
+from .._texts import visible as visible
+from .claiming import claim
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class PlainConsole(Console):
+    """A console to which a text is a text: no markup, no emoji codes, no escape sequences.
+
+    Prompts, file names and errors go through it as they are. What is to be coloured is a `Text`, or has `style=`.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Render a plain text, of a print or a table's cell."""
+        return super().render_str(visible(text), **{**options, "markup": False, "emoji": False})
+
+
+out, err = PlainConsole(), PlainConsole(stderr=True)
+
+
+def cell(text: str) -> str:
+    """Return a text for a CSV file that no spreadsheet takes for a formula: an apostrophe before = + - @ and tabs.
+
+    >>> cell("=SUM(A1)"), cell("a.png")
+    ("'=SUM(A1)", 'a.png')
+    """
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+HELD: list[Callable[[], None]] = []
+"""What gives up the folders that the running command has claimed."""
+
+
+def hold(folder: Path) -> None:
+    """Claim a folder until the command ends (see `_claiming.claim`)."""
+    HELD.append(claim(folder))
+
+
+class Debug:
+    """Whether errors are shown with their traceback (`cogguided --debug`)."""
+
+    on = False
+
+
+def friendly(command: F) -> F:
+    """Turn a deliberate error into one red line and exit code 1, Ctrl-C into 130."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except KeyboardInterrupt:
+            err.print("interrupted: nothing was made", style="yellow")
+            raise typer.Exit(130) from None
+        except (CogGuidedError, OSError) as error:
+            if Debug.on:
+                raise
+            told = Text.assemble(("error:", "bold red"), " ", visible(str(error)))
+            err.print(told, soft_wrap=True, highlight=False)
+            raise typer.Exit(1) from None
+        finally:
+            while HELD:
+                HELD.pop()()
+
+    return run  # type: ignore[return-value]

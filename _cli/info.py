@@ -1,0 +1,132 @@
+"""`cogguided info`: what is installed here; `cogguided scorers`: what images can be scored for."""
+
+from __future__ import annotations
+
+import platform
+import re
+from importlib.metadata import PackageNotFoundError, requires, version
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from .._version import __version__
+from .console import friendly, out
+
+PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "peft", "open_clip_torch", "pillow")
+EXTRAS = {
+    "bench": "ratings from the Hub and from parquet",
+    "train": "aligning an MLLM by reward; TensorBoard; ratings from the Hub",
+    "wandb": "reports of an alignment to Weights & Biases",
+    "quantized": "aligning an MLLM whose frozen weights have 8 or 4 bits",
+    "xformers": "memory-efficient attention on older GPUs",
+    "resmem": "ResMem, a judge of memorability; non-commercial licence, 0.5 GB",
+    "embedded": "training the embedded model again",
+    "test": "running the tests",
+    "dev": "working on the code: tests, ruff, mypy",
+}
+"""What each extra of pyproject.toml is for."""
+
+
+def installed(package: str) -> str | None:
+    """Return the version of an installed package, or None.
+
+    >>> installed("no-such-package") is None
+    True
+    """
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def extra_packages(extra: str) -> list[str]:
+    """Return the packages that an extra brings, by the metadata of the installed cogguided.
+
+    >>> extra_packages("embedded")
+    ['resvg_py', 'scipy']
+    """
+    found = []
+    for requirement in requires("cogguided") or ():
+        match = re.match(r"([\w.-]+)[^;]*;.*extra\s*==\s*['\"]([\w-]+)['\"]", requirement)
+        if match and match[2] == extra and match[1] != "cogguided":
+            found.append(match[1])
+    return found
+
+
+def devices() -> list[str]:
+    """Return the devices that torch can use here, best first.
+
+    >>> devices()[-1][:3]
+    'cpu'
+    """
+    import torch
+
+    found = []
+    for index in range(torch.cuda.device_count()):
+        facts = torch.cuda.get_device_properties(index)
+        found.append(f"cuda:{index} ({facts.name}, {facts.total_memory / 2**30:.0f} GiB)")
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return [*found, f"cpu ({torch.get_num_threads()} threads)"]
+
+
+def environment() -> dict[str, Any]:
+    """Return all of it in JSON's types.
+
+    >>> sorted(environment())
+    ['devices', 'extras', 'packages', 'versions']
+    """
+    return {
+        "versions": {"cogguided": __version__, "python": platform.python_version()},
+        "packages": {name: installed(name) for name in PACKAGES},
+        "devices": devices(),
+        "extras": {
+            extra: {"adds": what, "packages": {name: installed(name) for name in extra_packages(extra)}}
+            for extra, what in EXTRAS.items()
+        },
+    }
+
+
+def register(app: typer.Typer) -> None:
+    """Add both commands to an app."""
+    app.command()(scorers)
+    app.command()(info)
+
+
+@friendly
+def scorers(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List what images can be scored for, and where the scores come from."""
+    from dataclasses import asdict
+
+    from ..scorers import list_scorers
+
+    infos = list_scorers()
+    if as_json:
+        out.print_json(data=[asdict(info) for info in infos])
+        return
+    table = Table("name", "range", "grounding", "needs prompt", "source", "what")
+    for info in infos:
+        limits = "" if info.low is None else f"{info.low:g} to {info.high:g}"
+        prompt = "yes" if info.needs_prompt else ""
+        table.add_row(info.name, limits, info.grounding, prompt, info.source, info.summary)
+    out.print(table)
+
+
+@friendly
+def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Show versions, devices, what is installed and what each extra would add."""
+    facts = environment()
+    if as_json:
+        out.print_json(data=facts)
+        return
+    table = Table("package", "version")
+    for name, number in {**facts["versions"], **facts["packages"]}.items():
+        table.add_row(name, number or "not installed")
+    out.print(table)
+    out.print("devices: " + ", ".join(facts["devices"]), highlight=False)
+    table = Table("extra", "installed", "adds", 'pip install "cogguided[extra]" brings')
+    for name, extra in facts["extras"].items():
+        present = bool(extra["packages"]) and None not in extra["packages"].values()
+        table.add_row(name, "yes" if present else "no", extra["adds"], ", ".join(extra["packages"]))
+    out.print(table)

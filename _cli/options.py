@@ -1,0 +1,172 @@
+"""Reading what the command line was given."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from .._errors import InputError
+from .._texts import decode, prompt_lines, read_text
+
+IMAGES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+
+
+def read_prompts(prompts: list[str] | None, file: Path | None) -> list[str]:
+    """Return the prompts given as arguments and those in a file, one a line; "-" is standard input.
+
+    Lines that begin with "#" are comments.
+
+    Raises:
+        InputError: the file is no text.
+
+    >>> read_prompts(["a cat"], None)
+    ['a cat']
+    """
+    texts = list(prompts or [])
+    if file is not None:
+        texts += prompt_lines(
+            decode(sys.stdin.buffer.read(), "standard input") if str(file) == "-" else read_text(file)
+        )
+    if not texts:
+        raise typer.BadParameter("give a prompt, or --prompts FILE", param_hint="PROMPTS")
+    return texts
+
+
+def read_size(size: str | None) -> dict[str, int]:
+    """Return width and height of "512" or "768x512".
+
+    >>> read_size("768x512")
+    {'width': 768, 'height': 512}
+    """
+    if size is None:
+        return {}
+    width, _, height = size.lower().partition("x")
+    if not width.isdigit() or not (height or width).isdigit():
+        raise typer.BadParameter(f"expected 512 or 768x512, got {size!r}", param_hint="--size")
+    return {"width": int(width), "height": int(height or width)}
+
+
+def read_values(pairs: list[str] | None) -> dict[str, Any]:
+    """Return arguments of "name=value" texts; a value is JSON, or else text.
+
+    >>> read_values(["guidance_scale=5", "negative_prompt=blurry"])
+    {'guidance_scale': 5, 'negative_prompt': 'blurry'}
+    """
+    settings = {}
+    for pair in pairs or ():
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"expected name=value, got {pair!r}", param_hint="--set")
+        try:
+            settings[name] = json.loads(value)
+        except json.JSONDecodeError:
+            settings[name] = value
+    return settings
+
+
+def read_dtype(name: str) -> Any:
+    """Return the torch dtype of a name.
+
+    >>> read_dtype("float16")
+    torch.float16
+    """
+    import torch
+
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name not in dtypes:
+        raise typer.BadParameter(f"expected one of {', '.join(dtypes)}, got {name!r}", param_hint="--dtype")
+    return dtypes[name]
+
+
+def best_device(name: str | None = None) -> Any:
+    """Return a device by name, or the first there is of cuda, mps and cpu.
+
+    Raises:
+        InputError: no such device here.
+
+    >>> best_device("cpu")
+    device(type='cpu')
+    """
+    import torch
+
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        raise InputError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def place(pipe: Any, device: str | None, offload: bool = False) -> None:
+    """Put a pipeline on a device by name, or the best there is; `offload`: each part only while it is needed.
+
+    >>> place(None, "no such device")
+    Traceback (most recent call last):
+    ...
+    cogguided._errors.InputError: device 'no such device' cannot be used here: ...
+    """
+    where = best_device(device)
+    if offload:
+        pipe.enable_model_cpu_offload(device=where)
+    else:
+        pipe.to(where)
+
+
+def read_images(paths: list[Path]) -> list[Path]:
+    """Return image files: those named, and those found in folders, sorted.
+
+    Raises:
+        InputError: there are none.
+
+    >>> read_images([Path("a.png")])[0].name
+    'a.png'
+    """
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            files += sorted(f for f in path.rglob("*") if f.suffix.lower() in IMAGES and f.is_file())
+        else:
+            files.append(path)
+    if not files:
+        raise InputError(
+            f"no images in {', '.join(map(str, paths))} (looked for {', '.join(sorted(IMAGES))})"
+        )
+    return files
+
+
+def meanings(settings: type) -> dict[str, str]:
+    """Return what each setting of a class is, out of the "Attributes:" of its documentation.
+
+    >>> from ..guidance.finetuning import FinetuneConfig
+    >>> meanings(FinetuneConfig)["weight_decay"]
+    'of AdamW.'
+    """
+    text = (settings.__doc__ or "").partition("Attributes:")[2].partition("\n\n")[0]
+    found: dict[str, str] = {}
+    name = ""
+    for line in text.splitlines():
+        words = line.strip()
+        head, colon, rest = words.partition(": ")
+        if colon and head.isidentifier():
+            name = head
+            found[name] = rest
+        elif name and words:
+            found[name] += f" {words}"
+    return found
+
+
+def silence_libraries(generator: bool = True) -> None:
+    """Leave the terminal to our own progress bar; `generator`: also diffusers, slow to import."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    if generator:
+        from diffusers.utils import logging as diffusers_logging
+
+        diffusers_logging.disable_progress_bar()

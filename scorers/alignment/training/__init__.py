@@ -1,0 +1,1 @@
+"""The training itself: what is minimised or rewarded, and the loops that do it."""

@@ -1,0 +1,82 @@
+"""From what a model said about an image to `Scores`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..base import Scores
+from ..dimensions import Dimension
+from .parsing import parse_answer
+from .readout import Reading
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was read of one image in one dimension; NaN and None where something is not known.
+
+    Attributes:
+        value: in the dimension's unit.
+        std: spread of the model's belief.
+        mass: probability of valid answers, in [0, 1].
+        label: the word for it.
+        error: why there is no value.
+    """
+
+    value: float = float("nan")
+    std: float = float("nan")
+    mass: float = float("nan")
+    label: str | None = None
+    error: str | None = None
+
+
+def from_reading(reading: Reading, dim: Dimension, min_mass: float) -> Answer:
+    """Take the mean of an answer distribution, unless valid answers have less than `min_mass` of it.
+
+    >>> from ..dimensions import dimension
+    >>> from_reading(Reading(5.0, 1.0, 0.9, 2), dimension("aesthetics"), 0.1).label
+    'medium'
+    >>> from_reading(Reading(5.0, 1.0, 0.01, 2), dimension("aesthetics"), 0.1).error
+    'the model gave valid answers a probability of 0.01, below min_mass=0.1'
+    """
+    if reading.label < 0 or reading.mass < min_mass:
+        error = (
+            f"the model gave valid answers a probability of {reading.mass:.2g}, below min_mass={min_mass:g}"
+        )
+        return Answer(mass=reading.mass, error=error)
+    return Answer(reading.mean, reading.std, reading.mass, dim.labels[reading.label])
+
+
+def from_text(text: str, dim: Dimension) -> Answer:
+    """Parse an answer in words; where that fails, keep why.
+
+    >>> from ..dimensions import dimension
+    >>> from_text("high 7", dimension("aesthetics")).value
+    7.0
+    >>> from_text("no idea", dimension("aesthetics")).error
+    "no number in the answer 'no idea'"
+    """
+    try:
+        value, label = parse_answer(text, dim)
+    except ValueError as error:
+        return Answer(error=str(error))
+    return Answer(value, label=label)
+
+
+def to_scores(answers: Sequence[Answer]) -> Scores:
+    """Gather the answers of B images; `std` and `mass` are None where nobody knows them.
+
+    >>> to_scores([Answer(1.0), Answer(error="no number")]).valid.tolist()
+    [True, False]
+    """
+    std = torch.tensor([answer.std for answer in answers])
+    mass = torch.tensor([answer.mass for answer in answers])
+    return Scores(
+        torch.tensor([answer.value for answer in answers]),
+        std=None if bool(std.isnan().all()) else std,
+        labels=[answer.label for answer in answers],
+        mass=None if bool(mass.isnan().all()) else mass,
+        errors=[answer.error for answer in answers],
+    )

@@ -1,0 +1,60 @@
+"""Read the score out of an answer in words, or say why that cannot be done."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from ..dimensions import Dimension
+
+_MINUS = str.maketrans({"\u2212": "-", "\uff0d": "-", "\u2010": "-", "\u2011": "-", "\ufe63": "-"})
+_NUMBER = r"[-+]?(?:\d+(?:\.\d+)?|\.\d+)"
+_ALONE = re.compile(rf"(?<![\w.,+-])({_NUMBER})(?![\w%])(?![.,]\d)")
+_TO = r"-|\u2013|\u2014|~|\.\.\.?|\u2026|,|to|through|and"
+_RANGE = re.compile(rf"[\[(]?\s*{_NUMBER}\s*(?:{_TO})\s*{_NUMBER}\s*[\])]?", re.I)
+_SIGN_APART = re.compile(r"(?:^|\s)[-\u2013\u2014]\s+$")
+_OUT_OF = re.compile(rf"(?:/|out of)\s*{_NUMBER}", re.I)
+
+
+def parse_answer(text: str, dim: Dimension) -> tuple[float, str | None]:
+    """Read the number, and the label if it is said, from an answer in words.
+
+    Integers, signs (also the Unicode minus) and markdown are read; an echoed range ("0-10", "(0, 3.5)") or
+    scale ("/10") is not the answer. What is left must be one number in the dimension's range. A dash that
+    stands apart ("positive - 2") is no sign if the label says so; without such a label it is not guessed.
+
+    Raises:
+        ValueError: why the answer cannot be read: no number, only a range, several different numbers, one out
+            of range, or a sign that is not clear.
+
+    >>> from ..dimensions import dimension
+    >>> parse_answer("high 7", dimension("aesthetics"))
+    (7.0, 'high')
+    >>> parse_answer("On a scale of 0-10: **very low** 2.5/10.", dimension("aesthetics"))
+    (2.5, 'very low')
+    >>> parse_answer("negative \u22121.250", dimension("emotional_valence"))
+    (-1.25, 'negative')
+    """
+    plain = unicodedata.normalize("NFKC", text.translate(_MINUS)).translate(str.maketrans("", "", "*`_\"'"))
+    shown = repr(text if len(text) <= 80 else text[:77] + "...")
+    without_ranges = _OUT_OF.sub(" ", _RANGE.sub(" ", plain))
+    found = list(_ALONE.finditer(without_ranges))
+    numbers = {float(match[1]) for match in found}
+    if not numbers:
+        what = "no number" if without_ranges == plain else "only a range or scale"
+        raise ValueError(f"{what} in the answer {shown}")
+    if len(numbers) > 1:
+        raise ValueError(f"several numbers in the answer {shown}")
+    value, label = numbers.pop(), _parse_label(plain, dim)
+    if not dim.low <= value <= dim.high:
+        raise ValueError(f"{value:g} is outside {dim.low:g}..{dim.high:g} in the answer {shown}")
+    apart = any(_SIGN_APART.search(without_ranges[: match.start()]) for match in found)
+    if apart and value > 0 > dim.low and (label is None or dim.bin(label)[0] < 0):
+        raise ValueError(f"a dash apart from its number in the answer {shown}: sign or not?")
+    return value + 0.0, label
+
+
+def _parse_label(text: str, dim: Dimension) -> str | None:
+    longest_first = sorted(dim.labels, key=len, reverse=True)
+    said = re.findall(rf"\b(?:{'|'.join(map(re.escape, longest_first))})\b", text.lower())
+    return str(said[0]) if len(set(said)) == 1 else None
