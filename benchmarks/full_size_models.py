@@ -38,6 +38,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from cogguided.scorers import DIMENSIONS
 from cogguided.scorers.mllm import MLLMScorer
 from cogguided.scorers.mllm.checkpoints import ScorerFacts
+from cogguided.scorers.mllm.options import ReadOptions
 from cogguided.scorers.models.clip import CLIPScorer
 
 JUDGE_TEXT = {
@@ -209,7 +210,8 @@ def judge(device: str, dtype: torch.dtype, tiny: bool, decided: bool = True, bat
     model, processor = mllm(device, dtype, tiny)
     if decided:
         decide(model, processor)
-    return MLLMScorer.from_loaded(model, processor, ScorerFacts(name="random 7B"), batch_size=batch_size)
+    options = ReadOptions(batch_size=batch_size)
+    return MLLMScorer.from_loaded(model, processor, ScorerFacts(name="random 7B"), options=options)
 
 
 def clip(device: str, tiny: bool) -> CLIPScorer:

@@ -29,6 +29,7 @@ from cogguided.scorers.benchmark import evaluate, judged, read_ratings
 from cogguided.scorers.dimensions import dimension
 from cogguided.scorers.mllm import MLLMScorer
 from cogguided.scorers.mllm.checkpoints import ScorerFacts
+from cogguided.scorers.mllm.options import ReadOptions
 
 VALENCE = "emotional_valence"
 PROMPTS = (
@@ -69,7 +70,7 @@ def main() -> None:
         name: load_scorer("mllm", model=model, dimension=VALENCE, min_mass=0.0) for name, model in aligned.items()
     }
     base = MLLMScorer.from_loaded(
-        pipe.text_encoder, scorers["shipped"].processor, ScorerFacts(name="base"), VALENCE, min_mass=0.0
+        pipe.text_encoder, scorers["shipped"].processor, ScorerFacts(name="base"), VALENCE, ReadOptions(min_mass=0.0)
     )
     benchmark({"base": base, **scorers}, args.ratings, args.items)
 

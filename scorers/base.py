@@ -245,6 +245,11 @@ class DimensionScorer(Scorer, Protocol):
         """The loaded model; scorers with the very same core share their weights."""
         ...
 
+    @property
+    def options(self) -> object:
+        """How answers are read: scorers of one core whose options are equal can be asked in one pass."""
+        ...
+
     def with_dimension(self, name: str) -> Self:
         """Return a scorer of another dimension on the same weights."""
         ...

@@ -15,6 +15,7 @@ import torch
 from .._errors import InputError, ModelError, unknown_name
 from .base import Scorer
 from .dimensions import DIMENSIONS
+from .mllm.options import MAX_NEW_TOKENS, MIN_MASS
 
 ENTRY_POINT_GROUP = "cogguided.scorers"
 EMBEDDED = Path(__file__).resolve().parent.parent / "pipelines" / "embedded" / "weights"
@@ -252,14 +253,14 @@ def _mllm(
     batch_size: int = 16,
     device: Any = None,
     dtype: Any = None,
-    min_mass: float | None = None,
+    min_mass: float = MIN_MASS,
     trust_remote_code: bool = False,
-    max_new_tokens: int | None = None,
+    max_new_tokens: int = MAX_NEW_TOKENS,
     bits: int | None = None,
     pixels: tuple[int, int] | None = None,
 ) -> Scorer:
     """Any Hugging Face image-text-to-text model, asked for one dimension."""
-    from .mllm.scorer import MAX_NEW_TOKENS, MIN_MASS, MLLMScorer
+    from .mllm.scorer import MLLMScorer
     from .pixels import set_pixels
 
     scorer = MLLMScorer.from_pretrained(
@@ -270,9 +271,9 @@ def _mllm(
         batch_size=batch_size,
         device=device,
         dtype=dtype,
-        min_mass=MIN_MASS if min_mass is None else min_mass,
+        min_mass=min_mass,
         trust_remote_code=trust_remote_code,
-        max_new_tokens=MAX_NEW_TOKENS if max_new_tokens is None else max_new_tokens,
+        max_new_tokens=max_new_tokens,
         bits=bits,
     )
     if pixels is not None:

@@ -145,12 +145,19 @@ class Target:
         return TargetScores(total, total.detach().isfinite(), scores, errors)
 
     def _score_terms(self, images: ImageInput, prompts: Sequence[str] | None) -> dict[str, Scores]:
-        by_core: dict[int, list[tuple[Term, DimensionScorer]]] = {}
+        together: list[list[tuple[Term, DimensionScorer]]] = []  # one model and read-out, so one pass
         for term in self.terms:
-            if isinstance(term.scorer, DimensionScorer):
-                by_core.setdefault(id(term.scorer.core), []).append((term, term.scorer))
+            if not isinstance(term.scorer, DimensionScorer):
+                continue
+            for group in together:
+                first = group[0][1]
+                if first.core is term.scorer.core and first.options == term.scorer.options:
+                    group.append((term, term.scorer))
+                    break
+            else:
+                together.append([(term, term.scorer)])
         shared: dict[str, Scores] = {}
-        for group in by_core.values():
+        for group in together:
             if len(group) > 1:
                 answers = group[0][1].score_all(images, [scorer.dimension for _, scorer in group])
                 shared.update({term.name: answers[scorer.dimension] for term, scorer in group})

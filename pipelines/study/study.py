@@ -37,7 +37,7 @@ ENCODERS = ("original", "aligned")
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Interval:
     """A mean over prompts and its 95 % bootstrap interval."""
 
     mean: float
@@ -58,7 +58,7 @@ class StudyResult:
 
     folder: Path
     means: dict[str, dict[str, float]]
-    differences: dict[str, dict[str, Estimate]]
+    differences: dict[str, dict[str, Interval]]
     notes: list[str]
 
 
@@ -209,7 +209,7 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
         raise RecordError(f"{file}: a line is not JSON ({error})") from error
 
 
-def paired_difference(first: Sequence[float], second: Sequence[float]) -> Estimate:
+def paired_difference(first: Sequence[float], second: Sequence[float]) -> Interval:
     """Return the mean of second - first over P prompts and its 95 % bootstrap interval (BCa); NaNs are left out.
 
     >>> found = paired_difference([0.0, 0.0, 0.0, 0.0], [1.0, 1.2, 0.8, 1.0])
@@ -220,9 +220,9 @@ def paired_difference(first: Sequence[float], second: Sequence[float]) -> Estima
     found = differences[np.isfinite(differences)]
     if len(found) < 3 or np.ptp(found) == 0:
         mean = float(found.mean()) if len(found) else math.nan
-        return Estimate(mean, mean if len(found) > 2 else -math.inf, mean if len(found) > 2 else math.inf)
+        return Interval(mean, mean if len(found) > 2 else -math.inf, mean if len(found) > 2 else math.inf)
     ends = bootstrap((found,), np.mean, n_resamples=2000, rng=np.random.default_rng(0)).confidence_interval
-    return Estimate(float(found.mean()), float(ends.low), float(ends.high))
+    return Interval(float(found.mean()), float(ends.low), float(ends.high))
 
 
 def _finish(folder: Path, facts: dict[str, Any], notes: list[str]) -> StudyResult:
@@ -269,8 +269,8 @@ class Tally:
     wins: int
     losses: int
     ties: int
-    share: Estimate
-    ratio: Estimate
+    share: Interval
+    ratio: Interval
 
 
 def tally(folder: str | Path, choices: Sequence[str | Path]) -> Tally:
@@ -309,21 +309,21 @@ def tally(folder: str | Path, choices: Sequence[str | Path]) -> Tally:
     wins = sum(sum(of) for of in per_pair.values())
     losses = sum(len(of) for of in per_pair.values()) - wins
     share = _share([(sum(of), len(of)) for of in per_pair.values()])
-    ratio = Estimate(*(_odds(p) for p in (share.mean, share.low, share.high)))
+    ratio = Interval(*(_odds(p) for p in (share.mean, share.low, share.high)))
     return Tally(len(choices), wins, losses, ties, share, ratio)
 
 
-def _share(pairs: Sequence[tuple[int, int]]) -> Estimate:
+def _share(pairs: Sequence[tuple[int, int]]) -> Interval:
     """Share of wins of (wins, votes) per pair of images, with Wilson's interval.
 
     Votes of several people on one pair go together, so each pair counts as one observation: the interval is rather
     too wide than too narrow.
     """
     if not pairs:
-        return Estimate(math.nan, math.nan, math.nan)
+        return Interval(math.nan, math.nan, math.nan)
     wins, votes = (sum(of) for of in zip(*pairs, strict=True))
     found = binomtest(round(wins / votes * len(pairs)), len(pairs)).proportion_ci(method="wilson")
-    return Estimate(wins / votes, min(float(found.low), wins / votes), max(float(found.high), wins / votes))
+    return Interval(wins / votes, min(float(found.low), wins / votes), max(float(found.high), wins / votes))
 
 
 def _odds(share: float) -> float:

@@ -202,7 +202,7 @@ class Collator:
             self.facts.system_prompt,
         )
         told = [[int(step.tokens[step.told]) for step in steps] for steps, _ in answers]
-        batch, labels = append_answers(prompts, told)
+        batch, labels = answered(prompts, told)
         before = labels[:, 1:] != IGNORE  # the logits at a token are for the next one
         rows, columns = before.nonzero(as_tuple=True)
         dims = [self.facts.dimensions[example.rating.dimension] for example in examples]
@@ -220,11 +220,11 @@ class Collator:
         }
 
 
-def append_answers(prompts: Inputs, answers: Sequence[Sequence[int]]) -> tuple[dict[str, Tensor], Tensor]:
+def answered(prompts: Inputs, answers: Sequence[Sequence[int]]) -> tuple[dict[str, Tensor], Tensor]:
     """Put each answer right behind its prompt; return the inputs, and labels (B, L) that are -100 elsewhere.
 
     >>> ids, mask = torch.tensor([[5, 6, 7], [8, 9, 0]]), torch.tensor([[1, 1, 1], [1, 1, 0]])
-    >>> inputs, labels = append_answers({"input_ids": ids, "attention_mask": mask}, [[1], [2, 3]])
+    >>> inputs, labels = answered({"input_ids": ids, "attention_mask": mask}, [[1], [2, 3]])
     >>> inputs["input_ids"].tolist(), labels.tolist()
     ([[5, 6, 7, 1], [8, 9, 2, 3]], [[-100, -100, -100, 1], [-100, -100, 2, 3]])
     """

@@ -50,7 +50,7 @@ def describe(
     }
 
 
-def open_folder(folder: Path, facts: dict[str, Any], resume: bool, overwrite: bool) -> Path | None:
+def open_run(folder: Path, facts: dict[str, Any], resume: bool, overwrite: bool) -> Path | None:
     """Check the folder of a run, or find the last whole checkpoint in it; the first process decides for all.
 
     Nothing is written: `claim_folder` does that. A run to be resumed that has no checkpoint is warned about.

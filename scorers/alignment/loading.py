@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, ProcessorMixin, set_seed
 
 from ..._errors import InputError, ModelError
 from ..mllm.checkpoints import ScorerFacts, base_of, few_bits, load_model, load_processor, local_adapter
+from ..mllm.options import ReadOptions
 from ..mllm.scorer import MLLMScorer
 from ..registry import EMBEDDED
 from .config import OF_ADAPTER, AlignmentConfig
@@ -62,7 +63,7 @@ class Loaded:
         first = next(iter(self.facts.dimensions))
         half = None if self.dtype == torch.float32 else self.dtype
         return MLLMScorer.from_loaded(
-            self.plain, self.processor, self.facts, first, batch_size=batch_size, autocast=half
+            self.plain, self.processor, self.facts, first, ReadOptions(batch_size=batch_size), half
         )
 
 

@@ -55,7 +55,7 @@ def prepare_ratings(
     widths = [config.width * r if std is None else std for r, std in zip(ranges, known, strict=True)]
     held: list[Rating] = []
     if evaluation is None and config.held_out:
-        check_images(ratings)
+        check_pictures(ratings)
         kept, out = split_by_image(ratings, config.held_out, config.seed)
         held = [ratings[index] for index in out]
         ratings, widths = [ratings[index] for index in kept], [widths[index] for index in kept]
@@ -67,7 +67,7 @@ def prepare_ratings(
         both = {rating.image.resolve() for rating in ratings} & {rating.image.resolve() for rating in held}
         if both:
             raise InputError(f"{len(both)} images are in training and in evaluation, such as {min(both)}")
-    check_images([*ratings, *held])
+    check_pictures([*ratings, *held])
     return ratings, held, widths
 
 
@@ -182,7 +182,7 @@ def _problem(rating: Rating) -> str | None:
     return None
 
 
-def check_images(ratings: Sequence[Rating]) -> None:
+def check_pictures(ratings: Sequence[Rating]) -> None:
     """Decode every image once, so that a broken one is told before training and not in the course of it.
 
     Raises:

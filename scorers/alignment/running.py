@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..._errors import InputError, missing_extra
 from ..ratings.reading import Rating
 from .config import AlignmentConfig, preset, recipe
-from .folders import claim_folder, describe, last_checkpoint, open_folder, read_run, write_run
+from .folders import claim_folder, describe, last_checkpoint, open_run, read_run, write_run
 from .preparing import prepare_ratings
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def align(
     ratings, held, widths = prepare_ratings(data, chosen, stds, evaluation, images, dimensions, split)
     folder = Path(output)
     facts = describe(model, adapter, chosen, ratings, widths, held)
-    checkpoint = open_folder(folder, facts, resume, overwrite)
+    checkpoint = open_run(folder, facts, resume, overwrite)
     done = read_run(folder) if resume else {}
     if "steps" in done:
         return _come_to_its_end(folder, done)

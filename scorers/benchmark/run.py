@@ -16,6 +16,7 @@ from ..._errors import InputError, ModelError, unknown_name
 from ..base import DimensionScorer, ReadoutScorer, Scorer, Scores
 from ..dimensions import DIMENSIONS
 from ..images import load_images
+from ..mllm.options import READOUTS
 from ..ratings.reading import Rating
 from .folder import (
     Answer,
@@ -30,7 +31,6 @@ from .folder import (
     write_plan,
 )
 
-READOUTS = ("expected", "greedy")
 SCORE = "score"
 """Name of the one read-out of a scorer that has no choice of them."""
 

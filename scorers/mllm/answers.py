@@ -14,7 +14,7 @@ from .readout import Reading
 
 
 @dataclass(frozen=True)
-class Answer:
+class ReadAnswer:
     """What was read of one image in one dimension; NaN and None where something is not known.
 
     Attributes:
@@ -32,7 +32,7 @@ class Answer:
     error: str | None = None
 
 
-def from_reading(reading: Reading, dim: Dimension, min_mass: float) -> Answer:
+def from_reading(reading: Reading, dim: Dimension, min_mass: float) -> ReadAnswer:
     """Take the mean of an answer distribution, unless valid answers have less than `min_mass` of it.
 
     >>> from ..dimensions import dimension
@@ -45,11 +45,11 @@ def from_reading(reading: Reading, dim: Dimension, min_mass: float) -> Answer:
         error = (
             f"the model gave valid answers a probability of {reading.mass:.2g}, below min_mass={min_mass:g}"
         )
-        return Answer(mass=reading.mass, error=error)
-    return Answer(reading.mean, reading.std, reading.mass, dim.labels[reading.label])
+        return ReadAnswer(mass=reading.mass, error=error)
+    return ReadAnswer(reading.mean, reading.std, reading.mass, dim.labels[reading.label])
 
 
-def from_text(text: str, dim: Dimension) -> Answer:
+def from_text(text: str, dim: Dimension) -> ReadAnswer:
     """Parse an answer in words; where that fails, keep why.
 
     >>> from ..dimensions import dimension
@@ -61,14 +61,14 @@ def from_text(text: str, dim: Dimension) -> Answer:
     try:
         value, label = parse_answer(text, dim)
     except ValueError as error:
-        return Answer(error=str(error))
-    return Answer(value, label=label)
+        return ReadAnswer(error=str(error))
+    return ReadAnswer(value, label=label)
 
 
-def to_scores(answers: Sequence[Answer]) -> Scores:
+def to_scores(answers: Sequence[ReadAnswer]) -> Scores:
     """Gather the answers of B images; `std` and `mass` are None where nobody knows them.
 
-    >>> to_scores([Answer(1.0), Answer(error="no number")]).valid.tolist()
+    >>> to_scores([ReadAnswer(1.0), ReadAnswer(error="no number")]).valid.tolist()
     [True, False]
     """
     std = torch.tensor([answer.std for answer in answers])

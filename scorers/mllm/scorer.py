@@ -16,27 +16,22 @@ from PIL import Image
 from tqdm import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
-from ..._errors import InputError, ModelError, unknown_name
+from ..._errors import ModelError, unknown_name
 from ..base import ImageInput, Scores
 from ..images import check_images, load_images
 from ..precision import own_precision
-from .answers import Answer, from_reading, from_text, to_scores
+from .answers import ReadAnswer, from_reading, from_text, to_scores
 from .branching import Branches, Inputs, Reruns, cut_prefix
 from .checkpoints import ScorerFacts, load_checkpoint
 from .core import Core
 from .decoding import Continuation, read_greedy, search_answers
 from .gradients import attach_gradient
+from .options import MAX_NEW_TOKENS, MIN_MASS, READOUTS, Option, ReadOptions
 from .prompting import stop_tokens
 from .readout import AnswerSearch
 
-READOUTS = ("expected", "greedy")
 Searches = dict[str, list[AnswerSearch]]
 """By dimension, the finished search of each image."""
-
-MIN_MASS = 0.1
-"""Below this probability of valid answers an expected score is not valid."""
-MAX_NEW_TOKENS = 100
-"""Longest greedy answer, as in the official code; a well-formed one ends after about ten tokens."""
 
 
 class MLLMScorer:
@@ -56,41 +51,23 @@ class MLLMScorer:
 
     Attributes:
         dimension: the dimension that a plain call scores.
-        readout: "expected" or "greedy".
-        batch_size: images a pass.
-        min_mass: probability of valid answers below which an expected score is not valid.
-        max_new_tokens: where a greedy answer that does not end is cut.
-        progress: show a bar over the batches: True, False, or None for only on a terminal.
+        options: how answers are read (`ReadOptions`); `readout`, `batch_size`, `min_mass`, `max_new_tokens` and
+            `progress` are its fields, and can be set here.
     """
 
     needs_prompt = False
+    readout = Option[str]()
+    batch_size = Option[int]()
+    min_mass = Option[float]()
+    max_new_tokens = Option[int]()
+    progress = Option[bool | None]()
 
-    def __init__(
-        self,
-        core: Core,
-        dimension: str,
-        readout: str = "expected",
-        batch_size: int = 16,
-        min_mass: float = MIN_MASS,
-        progress: bool | None = None,
-        max_new_tokens: int = MAX_NEW_TOKENS,
-    ) -> None:
+    def __init__(self, core: Core, dimension: str, options: ReadOptions | None = None) -> None:
         if dimension not in core.facts.dimensions:
             raise unknown_name(f"dimension of {core.facts.name}", dimension, core.facts.dimensions)
-        if readout not in READOUTS:
-            raise unknown_name("readout", readout, READOUTS)
-        if batch_size < 1 or max_new_tokens < 1 or not 0 <= min_mass <= 1:
-            raise InputError(
-                "expected batch_size >= 1, max_new_tokens >= 1 and min_mass in [0, 1], "
-                f"got {batch_size}, {max_new_tokens} and {min_mass}"
-            )
         self._core = core
         self.dimension = dimension
-        self.readout = readout
-        self.batch_size = batch_size
-        self.min_mass = min_mass
-        self.max_new_tokens = max_new_tokens
-        self.progress = progress
+        self.options = options or ReadOptions()
 
     @classmethod
     def from_pretrained(
@@ -129,7 +106,7 @@ class MLLMScorer:
         Executed examples are in ``tests/scorers/test_mllm.py``.
         """
         loaded = load_checkpoint(model, adapter, device, dtype, trust_remote_code, bits)
-        return cls.from_loaded(*loaded, dimension, readout, batch_size, min_mass, max_new_tokens)
+        return cls.from_loaded(*loaded, dimension, ReadOptions(readout, batch_size, min_mass, max_new_tokens))
 
     @classmethod
     def from_loaded(
@@ -138,10 +115,7 @@ class MLLMScorer:
         processor: ProcessorMixin,
         facts: ScorerFacts,
         dimension: str = "emotional_valence",
-        readout: str = "expected",
-        batch_size: int = 16,
-        min_mass: float = MIN_MASS,
-        max_new_tokens: int = MAX_NEW_TOKENS,
+        options: ReadOptions | None = None,
         autocast: torch.dtype | None = None,
     ) -> MLLMScorer:
         """Score with a model that is loaded already, such as one in training; its mode is left as it is.
@@ -154,7 +128,7 @@ class MLLMScorer:
         An executed example is in ``tests/scorers/alignment/test_sft.py``.
         """
         core = Core(model, processor, facts, autocast=autocast)
-        scorer = cls(core, dimension, readout, batch_size, min_mass, max_new_tokens=max_new_tokens)
+        scorer = cls(core, dimension, options)
         # float32 weights are compared to float32's precision, whatever is computed in later
         own = autocast if model.dtype != torch.float32 else None
         with torch.inference_mode(), own_precision(model.device, own):
@@ -218,15 +192,7 @@ class MLLMScorer:
         Raises:
             UnknownNameError: the model has no such dimension.
         """
-        return MLLMScorer(
-            self._core,
-            name,
-            self.readout,
-            self.batch_size,
-            self.min_mass,
-            self.progress,
-            self.max_new_tokens,
-        )
+        return MLLMScorer(self._core, name, self.options)
 
     def to(self, device: torch.device | str) -> MLLMScorer:
         """Move the weights, for every scorer that shares them, and return the scorer itself."""
@@ -301,7 +267,7 @@ class MLLMScorer:
         """Scores by read-out and dimension; and what was asked of which images, with the searches' outcomes."""
         pictures, errors = load_images(images, on_error="nan")
         good = {index: picture for index, picture in enumerate(pictures) if picture is not None}
-        said: dict[int, dict[str, dict[str, Answer]]] = {}
+        said: dict[int, dict[str, dict[str, ReadAnswer]]] = {}
         asked = []
         for group, inputs in self._prepared(good, self._core.facts.dimensions[names[0]].question, errors):
             answers, searches = self._answer(inputs, names, readouts)
@@ -311,7 +277,7 @@ class MLLMScorer:
         scores = {
             readout: {
                 name: to_scores(
-                    [said[row][readout][name] if row in said else Answer(error=errors[row]) for row in rows]
+                    [said[row][readout][name] if row in said else ReadAnswer(error=errors[row]) for row in rows]
                 )
                 for name in names
             }
@@ -341,7 +307,7 @@ class MLLMScorer:
 
     def _answer(
         self, inputs: Inputs, names: list[str], readouts: list[str]
-    ) -> tuple[list[dict[str, dict[str, Answer]]], Searches]:
+    ) -> tuple[list[dict[str, dict[str, ReadAnswer]]], Searches]:
         core = self._core
         asked = core.questions[names[0]]
         for row, length in enumerate(inputs["attention_mask"].sum(dim=1).tolist()):
@@ -351,7 +317,7 @@ class MLLMScorer:
         branches: Continuation = (Branches if core.packed else Reruns)(core.model, prefix, lengths)
         questions = {name: core.questions[name] for name in names}
         dims = core.facts.dimensions
-        answers: list[dict[str, dict[str, Answer]]] = [{} for _ in lengths]
+        answers: list[dict[str, dict[str, ReadAnswer]]] = [{} for _ in lengths]
         searches: Searches = {}
         if "expected" in readouts:
             trees = {name: core.tree(dims[name]) for name in names}

@@ -13,8 +13,8 @@ class ManyDimensions:
     name, low, high, differentiable, needs_prompt = "emotional_valence", -3.0, 3.0, False, False
     dimensions = ("emotional_valence", "memorability")
 
-    def __init__(self, dimension="emotional_valence", core=None):
-        self.dimension = dimension
+    def __init__(self, dimension="emotional_valence", core=None, options="mean"):
+        self.dimension, self.options = dimension, options
         self.core = core if core is not None else {"passes": 0}
 
     def with_dimension(self, name):

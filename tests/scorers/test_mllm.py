@@ -6,6 +6,7 @@ from cogguided._errors import InputError, ModelError, UnknownNameError
 from cogguided.scorers import DIMENSIONS, DimensionScorer, load_target
 from cogguided.scorers.mllm import core as core_module
 from cogguided.scorers.mllm import scorer as mllm_module
+from cogguided.scorers.mllm.options import ReadOptions
 from cogguided.scorers.mllm.scorer import MLLMScorer
 
 TOWER = {"mllama": "vision_model", "smolvlm": "vision_model"} | dict.fromkeys(
@@ -104,7 +105,7 @@ def test_tensors_are_scored_like_the_pictures_they_show(scorers, pictures):
 
 def test_too_little_mass_is_not_valid(scorers, pictures):
     scorer = scorers("qwen2_vl")
-    strict = MLLMScorer(scorer.core, "memorability", min_mass=0.5)
+    strict = MLLMScorer(scorer.core, "memorability", ReadOptions(min_mass=0.5))
     scores = strict(pictures[:1])
     assert scores.values.isnan().all()
     assert "min_mass=0.5" in scores.errors[0]
@@ -112,7 +113,7 @@ def test_too_little_mass_is_not_valid(scorers, pictures):
 
 
 def test_greedy_answers_are_parsed_strictly(scorers, pictures, monkeypatch):
-    scorer = MLLMScorer(scorers("qwen2_vl").core, "aesthetics", readout="greedy")
+    scorer = MLLMScorer(scorers("qwen2_vl").core, "aesthetics", ReadOptions("greedy"))
     tokenizer = scorer.processor.tokenizer
     said = iter([["medium 5.577", "0-10: high 7", "no idea"]])
 
@@ -136,15 +137,16 @@ def test_greedy_answers_go_on_to_their_limit(scorers, pictures, monkeypatch):
 
     monkeypatch.setattr(mllm_module, "read_greedy", answers)
     core = scorers("qwen2_vl").core
-    MLLMScorer(core, "aesthetics", "greedy")(pictures[:1])
-    MLLMScorer(core, "aesthetics", "greedy", max_new_tokens=7).with_dimension("memorability")(pictures[:1])
+    MLLMScorer(core, "aesthetics", ReadOptions("greedy"))(pictures[:1])
+    short = MLLMScorer(core, "aesthetics", ReadOptions("greedy", max_new_tokens=7))
+    short.with_dimension("memorability")(pictures[:1])
     assert limits == [100, 7]  # 100 as in the official code
     with pytest.raises(InputError, match="max_new_tokens >= 1"):
-        MLLMScorer(core, "aesthetics", max_new_tokens=0)
+        MLLMScorer(core, "aesthetics", ReadOptions(max_new_tokens=0))
 
 
 def test_greedy_of_a_random_model_is_flagged_not_zero(scorers, pictures):
-    scores = MLLMScorer(scorers("mllama").core, "aesthetics", readout="greedy")(pictures)
+    scores = MLLMScorer(scorers("mllama").core, "aesthetics", ReadOptions("greedy"))(pictures)
     assert scores.num_invalid == 3
     assert all(scores.errors)
 
@@ -160,7 +162,7 @@ def test_a_model_that_cannot_be_packed_is_run_branch_by_branch(scorers, pictures
     with torch.inference_mode(), pytest.warns(UserWarning, match="recurrent layers"):
         core.check_packing()
     assert not core.packed
-    slow = MLLMScorer(core, "memorability", min_mass=0.0)
+    slow = MLLMScorer(core, "memorability", ReadOptions(min_mass=0.0))
     torch.testing.assert_close(slow(pictures[:2]).values, packed(pictures[:2]).values, atol=1e-4, rtol=0)
 
 
@@ -182,9 +184,9 @@ def test_wrong_arguments(scorers, pictures):
     with pytest.raises(UnknownNameError, match="did you mean 'aesthetics'"):
         MLLMScorer(core, "aesthetic")
     with pytest.raises(UnknownNameError, match="did you mean 'greedy'"):
-        MLLMScorer(core, "aesthetics", readout="greed")
+        MLLMScorer(core, "aesthetics", ReadOptions("greed"))
     with pytest.raises(InputError):
-        MLLMScorer(core, "aesthetics", batch_size=0)
+        MLLMScorer(core, "aesthetics", ReadOptions(batch_size=0))
     with pytest.raises(UnknownNameError):
         scorers("qwen2_vl").score_all(pictures, ["beauty"])
     with pytest.raises(InputError, match="pass \\[image\\]"):
@@ -213,7 +215,7 @@ def test_two_readouts_are_the_single_ones_and_cost_one_look(family, scorers, pic
     hook.remove()
     assert len(calls) == 1
     assert list(both) == ["greedy", "expected"]
-    greedy = MLLMScorer(scorer.core, "memorability", "greedy", min_mass=0.0)
+    greedy = MLLMScorer(scorer.core, "memorability", ReadOptions("greedy", min_mass=0.0))
     for readout, alone in (
         ("greedy", greedy.score_all(pictures, names)),
         ("expected", scorer.score_all(pictures, names)),
@@ -225,3 +227,20 @@ def test_two_readouts_are_the_single_ones_and_cost_one_look(family, scorers, pic
             assert both[readout][name].errors == alone[name].errors
     with pytest.raises(UnknownNameError, match="unknown readout 'gredy': did you mean 'greedy'"):
         scorer.score_readouts(pictures, names, ["gredy"])
+
+
+def test_a_target_reads_each_term_by_its_own_options(scorers, pictures):
+    """Terms of one model share a pass where they are read alike, and only there."""
+    first = MLLMScorer(scorers("qwen2_vl").core, "memorability", ReadOptions(min_mass=0.0))
+    second = first.with_dimension("aesthetics")
+    second.readout = "greedy"
+    third = first.with_dimension("funniness")
+    third.min_mass = 1.0
+    assert (first.readout, first.min_mass) == ("expected", 0.0)
+    terms = load_target({first: 1, second: 1, third: 1})(pictures[:2]).terms
+    for scorer in (first, second, third):
+        alone = scorer(pictures[:2])
+        torch.testing.assert_close(terms[scorer.name].values, alone.values, equal_nan=True)
+        assert terms[scorer.name].errors == alone.errors
+    assert not terms["funniness"].valid.any()
+    assert terms["memorability"].valid.all()
