@@ -4,10 +4,11 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, inject_adapter_in_model
 from safetensors.torch import load_file
 from tiny_diffusion import CALL, tiny_pipeline
 
-from cogguided import FakeScorer, FinetuneConfig, finetune
+from cogguided import BestOfN, CogGuidedPipeline, Drafts, FakeScorer, FinetuneConfig, Halving, finetune
 from cogguided.guidance.finetuning import METHODS
 
 diffusers.utils.logging.disable_progress_bar()
@@ -92,3 +93,56 @@ def test_a_trained_lora_does_in_plain_diffusers_what_loras_do(method, tmp_path):
         fused.fuse_lora(lora_scale=scale)
         fused.unload_lora_weights()  # it is part of the weights by now
         assert apart(draw(fused, family), expected) <= 1
+
+
+# ---------------------------------------------------------------------- LoRAs under a search
+
+GUIDANCE = [BestOfN(4, batch_size=3), Halving(4, at=(0.5,), batch_size=3), Drafts(4, steps=2, full=1, batch_size=3)]
+LAYERS = {
+    "sd15": {"unet": ["to_q", "to_v"], "text_encoder": ["q_proj", "v_proj"]},
+    "flux": {"transformer": ["to_q", "to_k", "to_v", "to_out.0"]},
+}
+
+
+def with_lora(family):
+    """A random LoRA on the denoiser, and where people have one there, on the text encoder."""
+    pipe = tiny_pipeline(family)
+    torch.manual_seed(0)
+    for part, layers in LAYERS[family].items():
+        config = LoraConfig(r=2, lora_alpha=16, target_modules=layers, init_lora_weights=False)
+        inject_adapter_in_model(config, pipe.components[part], adapter_name="style")
+        pipe.components[part].peft_config = {"style": config}  # where diffusers looks for names
+    return pipe
+
+
+def by_weight(pipe, scale):
+    pipe.set_adapters("style", scale)
+    return {}
+
+
+def by_call(name):
+    return lambda pipe, scale: {name: {"scale": scale}}
+
+
+@pytest.mark.parametrize("guidance", GUIDANCE, ids=lambda g: type(g).__name__)
+@pytest.mark.parametrize(
+    ("family", "scaled"),
+    [
+        pytest.param("sd15", by_weight, id="sd15-set_adapters"),
+        pytest.param("sd15", by_call("cross_attention_kwargs"), id="sd15-cross_attention_kwargs"),
+        pytest.param("flux", by_call("joint_attention_kwargs"), id="flux-joint_attention_kwargs"),
+    ],
+)
+def test_survivors_have_the_loras_scale(family, scaled, guidance):
+    base = with_lora(family)
+    pipe = CogGuidedPipeline.from_pipe(base, scorer=FakeScorer())
+    call = {**CALL[family], "num_inference_steps": 4}
+    for scale, others in ((1.0, (0.5,)), (0.5, (0.0, 1.0))):
+        (survivor,) = pipe("a cat", guidance=guidance, seed=0, **{**call, **scaled(base, scale)}).chosen
+        assert survivor.finished
+        plain = {}
+        for each in (scale, *others):
+            generator = torch.Generator().manual_seed(survivor.seed)
+            plain[each] = pixels(base("a cat", generator=generator, **{**call, **scaled(base, each)}).images[0])
+        assert apart(pixels(survivor.image), plain[scale]) <= 1
+        assert all(apart(plain[scale], plain[other]) > 8 for other in others)
