@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, inject_adapter_in_model
-from safetensors.torch import load_file
-from tiny_diffusion import CALL, tiny_pipeline
+from safetensors.torch import load_file, save_file
+from tiny_diffusion import CALL, DIM, tiny_pipeline
 
 from cogguided import BestOfN, CogGuidedPipeline, Drafts, FakeScorer, FinetuneConfig, Halving, finetune
 from cogguided.guidance.finetuning import METHODS
@@ -19,9 +19,9 @@ def pixels(image):
     return np.asarray(image).astype(int)
 
 
-def draw(pipe, family, seed=5, **changes):
+def draw(pipe, family, seed=5, prompt="a cat", **changes):
     generator = torch.Generator().manual_seed(seed)
-    return pixels(pipe("a cat", generator=generator, **CALL[family], **changes).images[0])
+    return pixels(pipe(prompt, generator=generator, **{**CALL[family], **changes}).images[0])
 
 
 def apart(a, b):
@@ -138,11 +138,46 @@ def test_survivors_have_the_loras_scale(family, scaled, guidance):
     pipe = CogGuidedPipeline.from_pipe(base, scorer=FakeScorer())
     call = {**CALL[family], "num_inference_steps": 4}
     for scale, others in ((1.0, (0.5,)), (0.5, (0.0, 1.0))):
-        (survivor,) = pipe("a cat", guidance=guidance, seed=0, **{**call, **scaled(base, scale)}).chosen
+        (survivor,) = pipe("a cat", guidance=guidance, seed=0, **call, **scaled(base, scale)).chosen
         assert survivor.finished
-        plain = {}
-        for each in (scale, *others):
-            generator = torch.Generator().manual_seed(survivor.seed)
-            plain[each] = pixels(base("a cat", generator=generator, **{**call, **scaled(base, each)}).images[0])
+        plain = {each: draw(base, family, survivor.seed, **call, **scaled(base, each)) for each in (scale, *others)}
         assert apart(pixels(survivor.image), plain[scale]) <= 1
         assert all(apart(plain[scale], plain[other]) > 8 for other in others)
+
+
+# ---------------------------------------------------------------------- learned words
+
+WORD = "<joy>"
+
+
+def learned_word(folder, vectors):
+    """A file as textual inversion leaves it: several vectors under one word."""
+    rows = torch.randn(3, DIM, generator=torch.Generator().manual_seed(1))
+    save_file({WORD: rows[:vectors].clone()}, folder / "learned_embeds.safetensors")
+    return folder / "learned_embeds.safetensors"
+
+
+def with_word(folder, vectors):
+    base = tiny_pipeline("sd15")
+    pipe = CogGuidedPipeline.from_pipe(base, scorer=FakeScorer())
+    pipe.load_textual_inversion(learned_word(folder, vectors))
+    return base, pipe
+
+
+def test_a_learned_word_of_several_vectors(tmp_path):
+    """The base's image, alone, beside other prompts, under a search and as what is not wanted."""
+    base, pipe = with_word(tmp_path, 3)
+    single, _ = with_word(tmp_path, 1)
+    assert len(base.tokenizer) == len(single.tokenizer) + 2
+    for prompts, changes in (
+        ([f"{WORD} cat"], {}),
+        (["a dog", f"a cat like {WORD}", WORD], {}),
+        (["a cat"], {"negative_prompt": WORD}),
+    ):
+        for guidance in ([], BestOfN(2), Halving(2, at=(0.5,))):
+            out = pipe(prompts, seed=5, guidance=guidance, **CALL["sd15"], **changes)
+            assert [c.prompt for c in out.chosen] == prompts
+            for candidate in out.chosen:
+                plain = draw(base, "sd15", candidate.seed, candidate.prompt, **changes)
+                assert apart(pixels(candidate.image), plain) <= 1
+        assert apart(plain, draw(single, "sd15", candidate.seed, candidate.prompt, **changes)) > 4, "all are read"
