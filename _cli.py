@@ -373,7 +373,8 @@ def print_scores(files: list[Path], scores: dict[str, Scores], fmt: Format) -> N
             cells = [Text("no score", "red") if row[n] is None else f"{row[n]:.3f}" for n in columns]
             table.add_row(row["file"], *cells)
             if row["error"]:
-                err.print(f"{row['file']}: {row['error']}", style="yellow", highlight=False, markup=False)
+                why = row["error"] if row["error"].startswith(row["file"]) else f"{row['file']}: {row['error']}"
+                err.print(why, style="yellow", highlight=False, markup=False, soft_wrap=True)
         out.print(table)
 
 
