@@ -366,7 +366,7 @@ def print_scores(files: list[Path], scores: dict[str, Scores], fmt: Format) -> N
     elif fmt is Format.csv:
         writer = csv.DictWriter(sys.stdout, rows[0].keys(), lineterminator="\n")
         writer.writeheader()
-        writer.writerows({**row, "file": cell(row["file"])} for row in rows)
+        writer.writerows({n: cell(v) if isinstance(v, str) else v for n, v in row.items()} for row in rows)
     else:
         table = Table("file", *(name.replace("_", " ") for name in columns))
         for row in rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,24 @@ class PlainConsole(Console):
         """Render a plain text, of a print or a table's cell."""
         return super().render_str(visible(text), **{**options, "markup": False, "emoji": False})
 
+    def print_json(self, json: str | None = None, *, data: Any = None, **options: Any) -> None:
+        """Print JSON that is always text: bytes of a file name that are no UTF-8 are escaped."""
+        options.setdefault("ensure_ascii", not is_text(data if json is None else json))
+        super().print_json(json, data=data, **options)
+
+
+def is_text(data: Any) -> bool:
+    """Whether every string in plain data can be written as UTF-8.
+
+    >>> is_text({"file": "café.png"}), is_text({"file": "caf\\udce9.png"})
+    (True, False)
+    """
+    try:
+        json.dumps(data, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
 
 out, err = PlainConsole(), PlainConsole(stderr=True)
 
@@ -48,9 +67,12 @@ out, err = PlainConsole(), PlainConsole(stderr=True)
 def cell(text: str) -> str:
     """Return a text for a CSV file that no spreadsheet takes for a formula: an apostrophe before = + - @ and tabs.
 
+    Bytes of a file name that are no UTF-8 are spelt out.
+
     >>> cell("=SUM(A1)"), cell("a.png")
     ("'=SUM(A1)", 'a.png')
     """
+    text = text.encode("utf-8", "backslashreplace").decode()
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
