@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.text import Text
 
 from .._errors import CogGuidedError
 from .._texts import visible as visible
 from .claiming import claim
 
+PIPE_WIDTH = 4096
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -27,9 +29,36 @@ class PlainConsole(Console):
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, **options)
 
+    @property
+    def size(self) -> ConsoleDimensions:
+        """How much room there is: in a pipe or a file, as much as a table wants."""
+        return super().size if self.is_terminal else ConsoleDimensions(PIPE_WIDTH, 25)
+
+    @size.setter
+    def size(self, new_size: tuple[int, int]) -> None:
+        Console.size.fset(self, new_size)  # type: ignore[attr-defined]
+
     def render_str(self, text: str, **options: Any) -> Text:
         """Render a plain text, of a print or a table's cell."""
         return super().render_str(visible(text), **{**options, "markup": False, "emoji": False})
+
+    def print_json(self, json: str | None = None, *, data: Any = None, **options: Any) -> None:
+        """Print JSON that is always text: bytes of a file name that are no UTF-8 are escaped."""
+        options.setdefault("ensure_ascii", not is_text(data if json is None else json))
+        super().print_json(json, data=data, **options)
+
+
+def is_text(data: Any) -> bool:
+    """Whether every string in plain data can be written as UTF-8.
+
+    >>> is_text({"file": "café.png"}), is_text({"file": "caf\\udce9.png"})
+    (True, False)
+    """
+    try:
+        json.dumps(data, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 out, err = PlainConsole(), PlainConsole(stderr=True)
@@ -38,9 +67,12 @@ out, err = PlainConsole(), PlainConsole(stderr=True)
 def cell(text: str) -> str:
     """Return a text for a CSV file that no spreadsheet takes for a formula: an apostrophe before = + - @ and tabs.
 
+    Bytes of a file name that are no UTF-8 are spelt out.
+
     >>> cell("=SUM(A1)"), cell("a.png")
     ("'=SUM(A1)", 'a.png')
     """
+    text = text.encode("utf-8", "backslashreplace").decode()
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 

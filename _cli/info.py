@@ -105,11 +105,11 @@ def scorers(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
     if as_json:
         out.print_json(data=[asdict(info) for info in infos])
         return
-    table = Table("name", "range", "grounding", "needs prompt", "source", "what")
+    table = narrow_table("name", "range", "grounding", "from", last="what")
     for info in infos:
         limits = "" if info.low is None else f"{info.low:g} to {info.high:g}"
-        prompt = "yes" if info.needs_prompt else ""
-        table.add_row(info.name, limits, info.grounding, prompt, info.source, info.summary)
+        summary = info.summary.rstrip(".") + (" (needs a prompt)" if info.needs_prompt else "")
+        table.add_row(info.name, limits, info.grounding, info.source, summary)
     out.print(table)
 
 
@@ -125,8 +125,18 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
         table.add_row(name, number or "not installed")
     out.print(table)
     out.print("devices: " + ", ".join(facts["devices"]), highlight=False)
-    table = Table("extra", "installed", "adds", 'pip install "cogguided[extra]" brings')
+    table = narrow_table("extra", "installed", last="adds, and what it brings")
     for name, extra in facts["extras"].items():
         present = bool(extra["packages"]) and None not in extra["packages"].values()
-        table.add_row(name, "yes" if present else "no", extra["adds"], ", ".join(extra["packages"]))
+        table.add_row(name, "yes" if present else "no", f"{extra['adds']} (brings {', '.join(extra['packages'])})")
     out.print(table)
+    out.print('pip install "cogguided[extra]" installs one', highlight=False)
+
+
+def narrow_table(*columns: str, last: str) -> Table:
+    """Return a table in which only the last column is wrapped, so that it reads well in 80 columns."""
+    table = Table()
+    for name in columns:
+        table.add_column(name, no_wrap=True)
+    table.add_column(last)
+    return table

@@ -94,12 +94,13 @@ def print_scores(files: list[Path], scores: dict[str, Scores], fmt: Format) -> N
     elif fmt is Format.csv:
         writer = csv.DictWriter(sys.stdout, rows[0].keys(), lineterminator="\n")
         writer.writeheader()
-        writer.writerows({**row, "file": cell(row["file"])} for row in rows)
+        writer.writerows({n: cell(v) if isinstance(v, str) else v for n, v in row.items()} for row in rows)
     else:
         table = Table("file", *(name.replace("_", " ") for name in columns))
         for row in rows:
             cells = [Text("no score", "red") if row[n] is None else f"{row[n]:.3f}" for n in columns]
             table.add_row(row["file"], *cells)
             if row["error"]:
-                err.print(f"{row['file']}: {row['error']}", style="yellow", highlight=False, markup=False)
+                why = row["error"] if row["error"].startswith(row["file"]) else f"{row['file']}: {row['error']}"
+                err.print(why, style="yellow", highlight=False, markup=False, soft_wrap=True)
         out.print(table)

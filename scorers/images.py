@@ -60,6 +60,17 @@ def _describe(image: Image.Image) -> str:
     return filename or f"PIL image {image.mode} {image.width}x{image.height}"
 
 
+def name_of(image: Image.Image | str | Path | torch.Tensor, index: int) -> str:
+    """Return what an error calls an image of a batch: its file where there is one.
+
+    >>> name_of(Path("a.png"), 3), name_of(torch.zeros(3, 4, 4), 3)
+    ('a.png', 'image 3')
+    """
+    if isinstance(image, torch.Tensor):
+        return f"image {index}"
+    return _describe(image) if isinstance(image, Image.Image) else str(image)
+
+
 def _convert(image: Image.Image, where: str) -> Image.Image:
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and image.width * image.height > limit:
@@ -91,6 +102,8 @@ def _first_frame_rgb(image: Image.Image) -> Image.Image:
     if upright.mode.startswith("I;16"):
         grey = np.asarray(upright, dtype=np.float64).clip(0, white) * (255 / white)
         upright = Image.fromarray(np.rint(grey).astype(np.uint8))
+    if upright.mode == "La":  # Pillow knows one way out of it
+        upright = upright.convert("LA")
     if upright.has_transparency_data:
         rgba = upright.convert("RGBA")
         in_srgb = _in_srgb(rgba.convert("RGB"), profile).convert("RGBA")
@@ -181,7 +194,7 @@ def load_images(
         try:
             item = images[index]
             picture = (
-                tensor_to_pil(item, f"image {index}") if isinstance(item, torch.Tensor) else as_pil(item)
+                tensor_to_pil(item, name_of(item, index)) if isinstance(item, torch.Tensor) else as_pil(item)
             )
         except ImageError as error:
             if on_error == "raise":

@@ -12,7 +12,7 @@ from PIL import Image
 
 
 class Learner(Protocol):
-    """A generator with an adapter in training; `cogguided.pipelines.learner` makes one of any pipeline."""
+    """A generator with an adapter in training; `cogguided.pipelines.driving.learner` makes one of any pipeline."""
 
     @property
     def parameters(self) -> Mapping[str, torch.nn.Parameter]:

@@ -79,6 +79,8 @@ class RewardGradient:
                 f"RewardGradient: {', '.join(run.target.blind)} has no gradient with respect to the image; use a "
                 "search that needs none, such as Drafts or NoiseSearch"
             )
+        if torch.is_inference_mode_enabled():
+            raise InputError("RewardGradient: no gradient inside torch.inference_mode(); use torch.no_grad() there")
         run.keep = self.keep
         made = first_images(run, self.name, self.batch_size)
         jobs = run.jobs(self.n, self.name, first=0)

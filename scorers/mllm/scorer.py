@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from ..._errors import ModelError, unknown_name
 from ..base import ImageInput, Scores
-from ..images import check_images, load_images
+from ..images import check_images, load_images, name_of
 from ..precision import own_precision
 from .answers import ReadAnswer, from_reading, from_text, to_scores
 from .branching import Branches, Inputs, Reruns, cut_prefix
@@ -269,7 +269,7 @@ class MLLMScorer:
         good = {index: picture for index, picture in enumerate(pictures) if picture is not None}
         said: dict[int, dict[str, dict[str, ReadAnswer]]] = {}
         asked = []
-        for group, inputs in self._prepared(good, self._core.facts.dimensions[names[0]].question, errors):
+        for group, inputs in self._prepared(images, good, self._core.facts.dimensions[names[0]].question, errors):
             answers, searches = self._answer(inputs, names, readouts)
             said.update(zip(group, answers, strict=True))
             asked.append((group, inputs, searches))
@@ -286,7 +286,7 @@ class MLLMScorer:
         return scores, asked
 
     def _prepared(
-        self, good: dict[int, Image.Image], question: str, errors: list[str | None]
+        self, images: ImageInput, good: dict[int, Image.Image], question: str, errors: list[str | None]
     ) -> Iterator[tuple[list[int], Inputs]]:
         """Yield the processor's output for groups of images; note in `errors` the images it cannot take."""
         groups = [list(good)] if self._core.packed else [[index] for index in good]
@@ -300,8 +300,9 @@ class MLLMScorer:
                 if len(group) > 1:
                     groups = [[index] for index in group] + groups  # find out which one it is
                 else:
-                    size = good[group[0]].size
-                    errors[group[0]] = f"image of {size[0]}x{size[1]}: refused by the model's processor ({error})"
+                    (row,) = group
+                    name, size = name_of(images[row], row), "x".join(map(str, good[row].size))
+                    errors[row] = f"{name}: refused by the model's processor at {size} ({error})"
                 continue
             yield group, inputs
 

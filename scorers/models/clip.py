@@ -82,13 +82,16 @@ class CLIPScorer:
         identifier = f"local-dir:{folder}" if folder.is_dir() else str(model)
         _check_safetensors(identifier, pretrained)
         try:
-            loaded, preprocess = open_clip.create_model_from_pretrained(identifier, pretrained)
+            with torch.inference_mode(False):  # weights made inside it never pass a gradient on
+                loaded, preprocess = open_clip.create_model_from_pretrained(identifier, pretrained)
             tokenizer = open_clip.get_tokenizer(identifier)
         except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
             raise ModelError(
                 f"{model}: cannot be loaded by open_clip ({type(error).__name__}: {error})"
             ) from error
-        return cls(loaded.to(place, dtype or torch.float32), preprocess, tokenizer, name, batch_size)
+        with torch.inference_mode(False):
+            loaded = loaded.to(place, dtype or torch.float32)
+        return cls(loaded, preprocess, tokenizer, name, batch_size)
 
     @property
     def context_length(self) -> int:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_diffusion import CALL, tiny_pipeline
 
-from cogguided import Budget, CogGuidedPipeline, FakeScorer, RewardGradient, replay
+from cogguided import BestOfN, Budget, CogGuidedPipeline, FakeScorer, RewardGradient, replay
 from cogguided._errors import InputError, ModelError
 from cogguided.guidance import Noise, Request, Run
 from cogguided.pipelines.driving.sampler import PipelineSampler
@@ -135,3 +135,19 @@ def test_a_budget_is_kept(where):
 def test_arguments(arguments, match):
     with pytest.raises(InputError, match=match):
         RewardGradient(**arguments)
+
+
+@pytest.mark.parametrize("where", ["noise", "latents"])
+def test_calls_in_inference_mode_bar_no_later_gradient(where):
+    """Scheduler, encodings and scorer are used by both; inside, the sentence says what to do."""
+    search = RewardGradient(1, where, iterations=2, at=(0.5,))
+    call = {"guidance": search, "seed": 0, **CALL["sd15"]}
+    fresh, used = (CogGuidedPipeline.from_pipe(tiny_pipeline("sd15"), scorer=FakeScorer()) for _ in range(2))
+    with torch.inference_mode():
+        used("a cat", **{**call, "guidance": [BestOfN(2)]})
+        with pytest.raises(InputError, match=r"no gradient inside torch\.inference_mode"):
+            used("a cat", **call)
+    first, again = fresh("a cat", **call), used("a cat", **call)
+    assert [c.score for c in again.candidates] == [c.score for c in first.candidates]
+    with torch.no_grad():
+        assert used("a cat", **call).images[0].tobytes() == first.images[0].tobytes()

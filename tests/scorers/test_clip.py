@@ -90,6 +90,18 @@ def test_gradients_reach_the_pixels_and_agree_with_pictures(scorer, pictures):
     assert all(parameter.grad is None for parameter in scorer.model.parameters())
 
 
+def test_the_gradient_is_there_after_inference_mode(folder, scorer):
+    with torch.inference_mode():
+        late = CLIPScorer.from_pretrained(folder)
+        late(torch.rand(1, 3, 32, 32), PROMPTS[:1])
+    gradients = []
+    for one in (late, scorer):
+        pixels = torch.full((1, 3, 32, 32), 0.5, requires_grad=True)
+        gradients.append(*torch.autograd.grad(one(pixels, PROMPTS[:1]).values.sum(), pixels))
+    assert gradients[0].abs().max() > 0
+    torch.testing.assert_close(*gradients)
+
+
 def test_a_gradient_step_raises_the_score(scorer):
     tensor = torch.full((1, 3, 32, 32), 0.5, requires_grad=True)
     before = scorer(tensor, PROMPTS[:1]).values

@@ -87,6 +87,22 @@ def test_a_batch_gets_the_gradients_of_its_images(scorer_of):
         assert not scorer(pixels).values.requires_grad
 
 
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "gemma3", "mllama"])
+def test_the_gradient_is_there_after_inference_mode(family, model_folder):
+    """Of a scorer that was loaded and asked inside it: nothing that it keeps is barred from a graph."""
+    with torch.inference_mode():
+        scorer = MLLMScorer.from_pretrained(model_folder(family), "memorability", min_mass=0.0)
+        inside = scorer(images().requires_grad_()).values
+    gradients = []
+    for one in (scorer, MLLMScorer.from_pretrained(model_folder(family), "memorability", min_mass=0.0)):
+        pixels = images().requires_grad_()
+        values = one(pixels).values
+        torch.testing.assert_close(values.detach(), inside.clone())
+        gradients.append(*torch.autograd.grad(values.sum(), pixels))
+    assert gradients[0].abs().max() > 0
+    torch.testing.assert_close(*gradients)
+
+
 def test_a_broken_image_takes_no_part(scorer_of):
     pixels = images(2)
     pixels[0] = torch.nan
