@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from .._errors import InputError, UnknownNameError
-from .._version import __version__
+from .._errors import InputError
 from .console import err, friendly, hold, out
 from .options import best_device, read_dtype, silence_libraries
 
 if TYPE_CHECKING:
     from ..scorers import Scorer
-    from ..scorers.benchmark import Rating, TrainFigures
 
 EPILOG = """[bold]Examples[/]
 
@@ -130,15 +128,17 @@ def bench(
     from ..scorers import DIMENSIONS
     from ..scorers.benchmark import score_items, write_report
     from ..scorers.benchmark.run import processes
+    from ..scorers.benchmark.setup import answer_settings, choose_ratings, load_for, train_of
     from ..scorers.registry import scorer_arguments
 
-    takes = scorer_arguments(scorer)  # an unknown name is told before anything is read
+    scorer_arguments(scorer)  # an unknown name is told before anything is read
     names = None if dimension in (None, "all") else [name.strip() for name in str(dimension).split(",")]
     if dimension is None and scorer in DIMENSIONS:
         names = [scorer]
     kind = None if dtype is None else read_dtype(dtype)
     limits = None if pixels is None else read_pixels(pixels)
     ratings, chosen_split = choose_ratings(data, images, names, split, limit)
+    figures = train_of(data)
     team = processes(device)
     silence_libraries(generator=False)
     given = {"adapter": adapter, "dtype": kind, "min_mass": min_mass, "pixels": limits}
@@ -147,7 +147,8 @@ def bench(
     hold(out_dir)
 
     def load() -> Scorer:
-        return load_for(scorer, takes, given, ratings, batch_size, team.device or device)
+        place = best_device(None if team.device is None and device is None else str(team.device or device))
+        return load_for(scorer, given, ratings, batch_size, place)
 
     try:
         score_items(
@@ -173,7 +174,6 @@ def bench(
         "split": chosen_split,
     }
     about |= {"limit": limit, "batch_size": batch_size}
-    figures = train_of(data)
     results = write_report(out_dir, about=about, train=figures, num_resamples=resamples, seed=seed)
     print_results(results, out_dir, as_json)
 
@@ -188,92 +188,6 @@ def read_pixels(text: str) -> tuple[int, int]:
     if not (comma and fewest.isdecimal() and most.isdecimal() and 0 < int(fewest) <= int(most)):
         raise InputError(f"--pixels {text}: expected MIN,MAX in pixels, such as 200704,1003520")
     return int(fewest), int(most)
-
-
-def choose_ratings(
-    data: str, images: Path | None, names: list[str] | None, split: str | None, limit: int | None
-) -> tuple[list[Rating], str | None]:
-    """Read the ratings of a split: the one named, or test where there is one, or all."""
-    from ..scorers.benchmark import read_ratings
-
-    if split is None:
-        try:
-            return read_ratings(data, images=images, dimensions=names, split="test", limit=limit), "test"
-        except UnknownNameError:  # no split of that name; a wrong dimension is told by the next line
-            pass
-    only = None if split == "all" else split
-    return read_ratings(data, images=images, dimensions=names, split=only, limit=limit), only
-
-
-def train_of(data: str) -> dict[str, TrainFigures]:
-    """Figures for the reference rows: of the data's own training split, or CogIP-Bench's."""
-    from ..scorers.benchmark import COGIP_TRAIN, train_figures
-    from ..scorers.dimensions import DIMENSIONS
-    from ..scorers.ratings.reading import read_scores
-
-    own = read_scores(data, split="train")
-    source = f"the training split of {data}"
-    return {**COGIP_TRAIN, **{d: train_figures(scores, DIMENSIONS[d], source) for d, scores in own.items()}}
-
-
-def answer_settings(
-    scorer: str,
-    adapter: str | None,
-    dtype: str | None,
-    min_mass: float | None,
-    pixels: tuple[int, int] | None,
-) -> dict[str, Any]:
-    """Everything on the command line that answers depend on, model files included."""
-    from ..scorers.benchmark.folder import folder_digest
-    from ..scorers.registry import EMBEDDED, list_scorers
-
-    embedded = {info.name for info in list_scorers() if info.source == "embedded"}
-    digests = {}
-    for role, name in (("scorer", scorer), ("adapter", adapter)):
-        if name is not None and (name in embedded or Path(name).is_dir()):
-            digests[role] = folder_digest(EMBEDDED if name in embedded else Path(name))
-    return {
-        "scorer": scorer,
-        "adapter": adapter,
-        "dtype": dtype,
-        "min_mass": min_mass,
-        "pixels": pixels,
-        "model_files": digests,
-        "cogguided": __version__,
-    }
-
-
-def load_for(
-    scorer: str,
-    takes: list[str],
-    given: dict[str, Any],
-    ratings: list[Rating],
-    batch_size: int,
-    device: Any,
-) -> Scorer:
-    """Load a scorer with what was given and what it takes, on its device."""
-    from ..scorers import load_scorer
-
-    place = best_device(None if device is None else str(device))
-    arguments = {name: value for name, value in given.items() if value is not None}
-    own = {"batch_size": batch_size, "device": place, "dimension": first_dimension(scorer, given, ratings)}
-    arguments |= {name: value for name, value in own.items() if name in takes}
-    loaded = load_scorer(scorer, **arguments)
-    return loaded if "device" in takes else loaded.to(place)
-
-
-def first_dimension(scorer: str, given: dict[str, Any], ratings: list[Rating]) -> str:
-    """First dimension of the data that a model's folder knows: a model need not know the default one."""
-    from ..scorers.mllm.checkpoints import FACTS_FILE, ScorerFacts
-
-    in_data = list(dict.fromkeys(rating.dimension for rating in ratings))
-    for folder in (given["adapter"], scorer):
-        if folder is not None and (Path(folder) / FACTS_FILE).is_file():
-            known = ScorerFacts.read(Path(folder)).dimensions
-            if not any(name in known for name in in_data):
-                raise InputError(f"{folder} knows {', '.join(known)}; the data have {', '.join(in_data)}")
-            return next(name for name in in_data if name in known)
-    return in_data[0]
 
 
 def compare_folders(

@@ -59,7 +59,11 @@ DEV = (
 SIZES = (1, 2, 4, 8, 16, 32)
 WHOLE = 41
 """Network evaluations of one candidate: 20 steps, two passes each, and one of the scorer."""
+FIVE = {"num_inference_steps": 5}
+PLAIN = {f"best-of-{n}, 5 steps": (BestOfN(n), FIVE) for n in (16, 19, 21)}
+"""Best-of-N at few steps: what part of a search's gain is the steps alone, which anyone can use."""
 METHODS: dict[str, Any] = {
+    **PLAIN,
     "drafts 19, 5 steps": Drafts(19, steps=5, full=0),
     "joint 19, 5 steps": JointSearch(19, rewrites=6, steps=5, full=0),
     "joint 17, 5 steps": JointSearch(17, rewrites=6, steps=5, full=0),
@@ -95,8 +99,9 @@ class Bench:
         self.pipe("a face", target="emotional_valence", guidance=JointSearch(2))  # first calls are slow
 
     def call(self, prompts: list[str], target: dict[str, float], guidance: Any) -> tuple[Any, float]:
+        guidance, arguments = guidance if isinstance(guidance, tuple) else (guidance, {})
         start = time.perf_counter()
-        out = self.pipe(prompts, target=target, guidance=guidance, seed=self.seed)
+        out = self.pipe(prompts, target=target, guidance=guidance, seed=self.seed, **arguments)
         return out, time.perf_counter() - start
 
     def look(self, prompt: str, images: list[Image.Image]) -> dict[str, list[float]]:
@@ -217,7 +222,8 @@ def cell(numbers: tuple[float, float, float], digits: int = 3, sign: str = "") -
 class Results:
     """What was measured, by method, target and prompt; `seconds` is per prompt."""
 
-    def __init__(self, rows: list[dict[str, Any]]) -> None:
+    def __init__(self, rows: list[dict[str, Any]], beside: str = "best of 16") -> None:
+        self.beside = beside
         self.base = {(r["target"], r["prompt"]): r for r in rows if r["method"] == "best of n"}
         self.rows: dict[str, dict[tuple[str, str], dict[str, Any]]] = {}
         for n in SIZES:
@@ -230,22 +236,24 @@ class Results:
                 self.rows.setdefault(row["method"], {})[row["target"], row["prompt"]] = row
 
     def pairs(self, method: str, keys: list[tuple[str, str]], what: str) -> np.ndarray:
-        """Of a method and of best-of-16 (P, 2)."""
-        return np.array([[self.rows[method][k][what], self.rows["best of 16"][k][what]] for k in keys])
+        """Of a method and of what it is set beside (P, 2)."""
+        return np.array([[self.rows[method][k][what], self.rows[self.beside][k][what]] for k in keys])
 
     def gains(self, method: str, keys: list[tuple[str, str]], what: str = "score") -> np.ndarray:
-        """Of a method and of best-of-16 over a single sample of the same prompt (P, 2)."""
+        """Of a method and of what it is set beside, over a single sample of the same prompt (P, 2)."""
         single = {"score": "single", "judge": "judge_single"}[what]
         return self.pairs(method, keys, what) - np.array([[self.base[k][single]] for k in keys])
 
 
 def report(args: argparse.Namespace) -> None:
-    found = Results(read(args.out / "results.jsonl"))
+    found = Results(read(args.out / "results.jsonl"), args.beside)
+    if args.beside not in found.rows:
+        raise SystemExit(f"--beside: {args.beside!r} was not measured; there are {', '.join(found.rows)}")
     targets = [t for t in TARGETS if any(key[0] == t for key in found.base)]
     lines = [
         "Gains are over the mean of single samples of the same prompt, in parts of the scale; seconds are per prompt.", "",
-        "| method | target | prompts | gain | share of best-of-16's | seconds | time, of best-of-16's | evaluations, of best-of-16's | reaches it "
-        "| held-out judge: gain | that of best-of-16 | CLIP, of a single sample's | CLIP, of best-of-16's |",
+        f"| method | target | prompts | gain | share of that of {args.beside} | seconds | time, of its | evaluations, of best-of-16's "
+        "| reaches it | held-out judge: gain | that of what it is beside | CLIP, of a single sample's | CLIP, of its |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for method, rows in found.rows.items():
@@ -344,6 +352,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=7000)
     parser.add_argument("--together", type=int, default=8, help="prompts a call")
     parser.add_argument("--threads", type=int, help="of torch; default: its own")
+    parser.add_argument("--beside", default="best of 16", help="what the others are set beside in the table")
     parser.add_argument("--report", action="store_true", help="only write the table, the plot and the sheets")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)

@@ -24,9 +24,27 @@ def set_pixels(processor: ProcessorMixin, fewest: int, most: int) -> None:
     if not 0 < fewest <= most:
         raise InputError(f"pixels: expected 0 < fewest <= most, got {fewest} and {most}")
     images: Any = getattr(processor, "image_processor", None)
-    if "min_pixels" not in getattr(getattr(images, "valid_kwargs", None), "__annotations__", {}):
-        raise ModelError(
-            f"{type(images).__name__} has no limits in pixels: it scales images in a way of its own; "
-            "leave pixels (--pixels) out"
-        )
+    if not counts_pixels(images):
+        raise no_limits(images)
     images.size = {"shortest_edge": fewest, "longest_edge": most}
+
+
+def counts_pixels(images: Any) -> bool:
+    """Whether an image processor scales by number of pixels.
+
+    >>> counts_pixels(None)
+    False
+    """
+    return "min_pixels" in getattr(getattr(images, "valid_kwargs", None), "__annotations__", {})
+
+
+def no_limits(images: Any) -> ModelError:
+    """Return the error for a processor that does not.
+
+    >>> str(no_limits(object()))
+    'object has no limits in pixels: it scales images in a way of its own; leave pixels (--pixels) out'
+    """
+    return ModelError(
+        f"{type(images).__name__} has no limits in pixels: it scales images in a way of its own; "
+        "leave pixels (--pixels) out"
+    )

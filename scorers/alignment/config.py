@@ -10,7 +10,7 @@ from .training.losses import KINDS
 
 METHODS = ("sft", "grpo")
 MODES = ("frozen", "lora", "dora", "full")
-"""What can be done with a part of the model; "dora" with the language model only."""
+"""What can be done with a part of the model; "lora" and "dora" do not go together."""
 
 
 OF_ADAPTER = ("language", "vision", "projector", "rank", "alpha", "dropout", "answer_tokens")
@@ -69,7 +69,7 @@ class AlignmentConfig:
         eta: of "triangular": weight of the soft label; None: the preset's.
         digit_weight: of "cross_entropy" and "triangular": weight of a digit's loss.
         language: what trains of the language model: "frozen", "lora", "dora" or "full".
-        vision: the same for the vision tower, without "dora".
+        vision: the same for the vision tower.
         projector: the same for what lies between the two.
         rank: of the adapters.
         alpha: their scale is alpha / rank.
@@ -100,6 +100,8 @@ class AlignmentConfig:
         gradient_checkpointing: compute activations twice to keep fewer; None: on a GPU only.
         workers: processes that read images; 0: the training process itself.
         seed: of everything drawn.
+        grounding: what the ratings are, as the scorer's folder will say: "human", or "proxy" where a model or a
+            formula stands in for people, or a few words of your own.
         report_to: "none", "tensorboard" or "wandb".
         generations: of "grpo": answers drawn for each rating.
         kl: of "grpo": weight of the distance from the model that training started from.
@@ -144,6 +146,7 @@ class AlignmentConfig:
     gradient_checkpointing: bool | None = None
     workers: int = 0
     seed: int = 0
+    grounding: str = "human"
     report_to: str = "none"
     generations: int = 2
     kl: float = 0.04
@@ -160,8 +163,8 @@ class AlignmentConfig:
             "method": (self.method, METHODS),
             "loss": (self.loss, KINDS),
             "language": (self.language, MODES),
-            "vision": (self.vision, ("frozen", "lora", "full")),
-            "projector": (self.projector, ("frozen", "lora", "full")),
+            "vision": (self.vision, MODES),
+            "projector": (self.projector, MODES),
             "precision": (self.precision or "float32", ("float32", "bfloat16", "float16")),
             "report_to": (self.report_to, ("none", "tensorboard", "wandb")),
         }
@@ -202,6 +205,11 @@ class AlignmentConfig:
         parts = (self.language, self.vision, self.projector)
         if set(parts) == {"frozen"}:
             raise InputError("everything is frozen: set language, vision or projector to 'lora' or 'full'")
+        if {"lora", "dora"} <= set(parts):
+            raise InputError(
+                f"language={self.language!r}, vision={self.vision!r}, projector={self.projector!r}: an adapter is "
+                "LoRA or DoRA in all of its parts (peft has one switch for both); take one, 'full' or 'frozen'"
+            )
         if self.language == "full" and self.makes_adapter:
             raise InputError(
                 "language='full' writes a whole model, not an adapter: vision and projector must be "

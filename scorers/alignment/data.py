@@ -164,6 +164,11 @@ class Collator:
         ids: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
         return ids
 
+    def is_number(self, token: int) -> bool:
+        """Whether a token is one or more digits and nothing else."""
+        tokenizer: Any = self.processor.tokenizer
+        return bool(str(tokenizer.decode([token])).strip().isdecimal())
+
     def space(self, dimension: str) -> AnswerSpace:
         """The answers of a dimension in this model's tokens; made when first asked for."""
         if dimension not in self.spaces:
@@ -182,7 +187,8 @@ class Collator:
             if config.loss != "answers":
                 eta = self.eta if config.loss == "triangular" else 0.0
                 tokens = [int(step.tokens[step.told]) for step in steps]
-                soft = token_steps(tokens, self.digits, eta, config.digit_weight, self.digit_ids)
+                several = [token for token in tokens if token not in self.digits and self.is_number(token)]
+                soft = token_steps(tokens, self.digits, eta, config.digit_weight, self.digit_ids, several)
                 pairs = zip(soft, steps, strict=True)
                 steps = [with_values(*pair) for pair in pairs] if config.value_weight else soft
             self.known[key] = [*steps, one_hot(self.end)]

@@ -16,6 +16,7 @@ from ..._errors import InputError, ModelError
 from ..mllm.checkpoints import ScorerFacts, base_of, few_bits, load_model, load_processor, local_adapter
 from ..mllm.options import ReadOptions
 from ..mllm.scorer import MLLMScorer
+from ..pixels import counts_pixels, no_limits
 from ..registry import EMBEDDED
 from .config import OF_ADAPTER, AlignmentConfig
 from .data import Collator
@@ -109,7 +110,8 @@ def load_for_training(
     processor = load_processor(homes, str(base), trust_remote_code)
     limit_pixels(processor, config.pixels)
     check_sizes(processor, images)
-    facts = taught(ScorerFacts.read(facts_home), name, dimensions, only=embedded and adapter is None)
+    only = embedded and adapter is None
+    facts = taught(ScorerFacts.read(facts_home), name, dimensions, only, config.grounding)
     plain = load_model(base, training_dtype(config), trust_remote_code, quantization(config))
     parts = find_parts(plain)
     set_seed(config.seed)  # adapters start at random
@@ -166,7 +168,7 @@ def of_adapter(loaded: Loaded, config: AlignmentConfig, usual: AlignmentConfig) 
     has["answer_tokens"] = any("trainable_tokens" in name for name in trained)
     for part in ("language", "vision", "projector"):
         own = [n for n in trained if loaded.parts.of(n) == part and "trainable_tokens" not in n]
-        adapted = "dora" if lora.use_dora and part == "language" else "lora"
+        adapted = "dora" if lora.use_dora else "lora"
         has[part] = "frozen" if not own else adapted if any("lora_" in n for n in own) else "full"
     asked = {name: getattr(config, name) for name in OF_ADAPTER}
     wrong = [n for n, value in asked.items() if value not in (has[n], getattr(usual, n))]
@@ -179,8 +181,10 @@ def of_adapter(loaded: Loaded, config: AlignmentConfig, usual: AlignmentConfig) 
     return replace(config, **has)
 
 
-def taught(facts: ScorerFacts, name: str, dimensions: Collection[str], only: bool = False) -> ScorerFacts:
-    """Facts of the scorer to be: what is taught is grounded in human ratings; the licence is yours to add.
+def taught(
+    facts: ScorerFacts, name: str, dimensions: Collection[str], only: bool = False, grounding: str = "human"
+) -> ScorerFacts:
+    """Facts of the scorer to be: `grounding` is what the ratings are; the licence is yours to add.
 
     Raises:
         InputError: a dimension that the model does not have.
@@ -194,14 +198,14 @@ def taught(facts: ScorerFacts, name: str, dimensions: Collection[str], only: boo
             f"the model has no dimension {', '.join(unknown)}; it has {', '.join(facts.dimensions)}"
         )
     kept = {key: dim for key, dim in facts.dimensions.items() if not only or key in dimensions}
-    grounding = {key: value for key, value in facts.grounding.items() if key in kept and not only}
+    known = {key: value for key, value in facts.grounding.items() if key in kept and not only}
     return replace(
         facts,
         name=name,
         description="",
         licence="",
         dimensions=kept,
-        grounding={**grounding, **dict.fromkeys(dimensions, "human")},
+        grounding={**known, **dict.fromkeys(dimensions, grounding)},
     )
 
 
@@ -286,13 +290,18 @@ def check_sizes(processor: ProcessorMixin, files: Collection[Path], shown: int =
 def limit_pixels(processor: ProcessorMixin, pixels: tuple[int, int] | None) -> None:
     """Keep images between a fewest and a most number of pixels, within the processor's own limits.
 
-    Only processors that count pixels (Qwen) are changed; others resize as they are made to.
+    Processors that do not count pixels resize as they are made to, under the paper's limits (the default) too.
+
+    Raises:
+        ModelError: other limits, for such a processor.
 
     Executed in ``tests/scorers/alignment/test_saving.py``.
     """
     images: Any = processor.image_processor
     size = dict(images.size or {})
-    if pixels is None or not type(images).__name__.startswith("Qwen"):
+    if pixels is None or (not counts_pixels(images) and pixels == AlignmentConfig.pixels):
         return
+    if not counts_pixels(images):
+        raise no_limits(images)
     most = min(size["longest_edge"], pixels[1])
     images.size = {"shortest_edge": min(max(size["shortest_edge"], pixels[0]), most), "longest_edge": most}

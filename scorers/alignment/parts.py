@@ -213,7 +213,7 @@ def _with_adapter(
         r=config.rank,
         lora_alpha=config.alpha,  # type: ignore[arg-type]
         lora_dropout=config.dropout,
-        use_dora=config.language == "dora",
+        use_dora="dora" in modes.values(),
         target_modules="|".join(patterns),
         modules_to_save=full or None,
         trainable_token_indices=dict.fromkeys(heads, tokens) if tokens else None,

@@ -7,7 +7,7 @@ makes of labels, signs and digits (one by one, or three in a token), the tree kn
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -214,16 +214,22 @@ def draw_number(space: AnswerSpace, score: float, std: float, uniform: float) ->
 
 
 def token_steps(
-    tokens: Sequence[int], digits: dict[int, int], eta: float, digit_weight: float, ids: Sequence[int]
+    tokens: Sequence[int],
+    digits: dict[int, int],
+    eta: float,
+    digit_weight: float,
+    ids: Sequence[int],
+    several: Collection[int] = (),
 ) -> list[Step]:
     """Soften the digits of an answer one by one, as in CogIP-Bench; see `digit_probs`.
 
     Args:
         tokens: the answer.
-        digits: digit of each token that is a single one; tokens of several digits stay hard.
+        digits: digit of each token that is a single one.
         eta: weight of the triangular part; 0 is plain cross-entropy.
         digit_weight: weight of a digit's loss.
         ids: (10,) tokens of the digits 0 to 9.
+        several: tokens of several digits: they stay hard, and weigh as digits.
 
     >>> steps = token_steps([50, 5], digits={5: 5}, eta=0.15, digit_weight=2.0, ids=range(10))
     >>> [len(step.tokens) for step in steps], [step.weight for step in steps]
@@ -232,7 +238,7 @@ def token_steps(
     steps = []
     for token in tokens:
         if token not in digits or not math.isfinite(eta):
-            steps.append(one_hot(token))
+            steps.append(one_hot(token, weight=digit_weight if token in several else 1.0))
         elif eta == 0:
             steps.append(one_hot(token, weight=digit_weight))
         else:

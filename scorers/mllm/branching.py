@@ -148,6 +148,11 @@ class Branches:
         self._depth = np.zeros((len(lengths), 0), dtype=np.int64)
 
     @property
+    def num_tokens(self) -> int:
+        """Size of the vocabulary."""
+        return int(self._model.config.get_text_config().vocab_size)
+
+    @property
     def num_slots(self) -> int:
         """How many nodes each row has so far, padding included."""
         return int(self._depth.shape[1])
@@ -250,6 +255,11 @@ class Reruns:
         self._model = model
         self._inputs = inputs
         self._paths: list[list[int]] = []
+
+    @property
+    def num_tokens(self) -> int:
+        """Size of the vocabulary."""
+        return int(self._model.config.get_text_config().vocab_size)
 
     @property
     def num_slots(self) -> int:

@@ -12,6 +12,10 @@ import torch
 from .answer_tree import AnswerTree, Ints
 from .readout import AnswerSearch
 
+MOST_LOGITS = 2**28
+"""So many logits at most are made in one pass: 1 GiB in float32. An undecided judge of a large vocabulary asks for
+the children of hundreds of nodes a row, which would be tens of GiB; it takes more passes."""
+
 
 class Continuation(Protocol):
     """What `Branches` and `Reruns` have in common."""
@@ -19,6 +23,11 @@ class Continuation(Protocol):
     @property
     def num_slots(self) -> int:
         """How many nodes each row has."""
+        ...
+
+    @property
+    def num_tokens(self) -> int:
+        """Size of the vocabulary."""
         ...
 
     def extend(
@@ -82,11 +91,12 @@ def search_answers(
 
 def _advance(branches: Continuation, walks: Sequence[_Walk], num_rows: int) -> bool:
     base = branches.num_slots
+    per_walk = max(1, MOST_LOGITS // (branches.num_tokens * len(walks)))
     tokens: list[list[int]] = [[] for _ in range(num_rows)]
     parents: list[list[int]] = [[] for _ in range(num_rows)]
     fed: list[tuple[_Walk, Ints]] = []
     for walk in walks:
-        nodes = walk.search.next_nodes()
+        nodes = walk.search.next_nodes()[:per_walk]  # parents first, so the others can follow in the next pass
         if not len(nodes):
             continue
         tree = walk.search.tree

@@ -9,9 +9,9 @@ Wu et al. 2023, arXiv 2312.17090, does it for level names).
 Where the digits before a cut of the tree (see `answer_tree`) were not sure to be followed by more of a number, that
 would skew the weights, and the tree is followed to its leaves.
 
-Of branches whose answers lie within a hundredth of the range, first the likeliest few are followed. How far their
-means are from their middles tells how far those of the others are: if that is so much alike that the mean cannot be
-out by more than a thousandth of the range, the others are left there; if not, all are followed.
+Of branches whose answers lie within a hundredth of the range of their middle, the likeliest are followed, until what
+the others hold is so little that the mean cannot be out by more than a thousandth of the range, wherever in their
+branches their answers lie. Meanwhile they are taken to lie where those of the followed do: their spread is estimated.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .answer_tree import RESOLUTION, AnswerTree, Floats, Ints
+from .answer_tree import ALIKE, RESOLUTION, AnswerTree, Floats, Ints
 from .parsing import parse_answer as parse_answer
 
 CUT = 5e-4
 """Branches that together hold less than this part of the captured mass are left out."""
 FEW = 8
-"""How many branches may stand for others like them."""
+"""How many branches are followed before it is asked whether they are enough."""
 SURE = 0.99
 """The tree may be cut if numbers begun went on as numbers with this probability."""
 MAX_NODES = 512
@@ -39,7 +39,7 @@ class AnswerSearch:
     The caller feeds the nodes of `next_nodes()` to the model (each after its parent) and hands the log
     probabilities of their children to `update`, until `next_nodes()` is empty. Then the branches left out
     hold at most `CUT` of the mass that was captured, and could move the mean by `CUT` of the range at most;
-    those judged by others, by about `RESOLUTION`.
+    those judged by others, by `RESOLUTION` at most.
 
     Attributes:
         tree: the answers; in the course of the search it may become `tree.full`.
@@ -90,11 +90,14 @@ class AnswerSearch:
         pending = np.flatnonzero(open_ & ~settled)
         if mass[pending].sum() <= CUT * mass[settled].sum():
             pending = np.flatnonzero(settled & tree.open_branches & (not self._doubted))
-            followed = len(self._followed())
-            if mass[pending].sum() <= CUT * mass.sum() or self._alike(float(mass[pending].sum() / mass.sum())):
+            pending = pending[np.argsort(-mass[pending])]
+            left = mass[pending].sum() - np.cumsum(mass[pending])
+            begun = len(self._followed()) > 0
+            limit = (self._may_be_left() if begun else RESOLUTION / ALIKE / 2) * mass.sum()
+            if mass[pending].sum() <= (limit if begun else CUT * mass.sum()):
                 return pending[:0]
-            if not followed:
-                return np.sort(pending[np.argsort(mass[pending])][-FEW:])
+            many = max(int((left > limit).sum()) + 1, 0 if begun else FEW)  # so many, and what is left is little
+            return np.sort(pending[:many][:MAX_NODES])
         pending = pending[np.argsort(mass[pending])]
         # Half of what may be cut is cut at this depth, the rest is kept for the depths to come.
         chosen = pending[np.cumsum(mass[pending]) > CUT / 2 * mass.sum()]
@@ -122,10 +125,13 @@ class AnswerSearch:
         shifts = (mean - tree.values[followed]) * tree.outward[followed]
         return shifts, square, float(total.mean()) if len(total) else 1.0
 
-    def _alike(self, share: float) -> bool:
-        """Whether the branches followed tell enough of those that are not, which hold `share` of the mass."""
+    def _may_be_left(self) -> float:
+        """Which part of the mass may lie in branches that are not followed.
+
+        A branch's answers are within `ALIKE` of its middle, and it is taken to lie at the mean shift from there.
+        """
         shifts = self._shifts()[0]
-        return len(shifts) > 1 and share * float(shifts.std(ddof=1)) <= RESOLUTION / 2 * self.tree.range
+        return max(CUT, RESOLUTION / (ALIKE + abs(float(shifts.mean())) / self.tree.range))
 
     def _with_only_children(self, nodes: Ints) -> Ints:
         """Add children that have no sibling, such as the point after an integer: no need to wait for them."""

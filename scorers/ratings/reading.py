@@ -122,19 +122,27 @@ def read_scores(
 ) -> dict[str, list[float]]:
     """Read the human scores of each dimension without a look at the images.
 
-    For figures about a training split: rows with problems are passed over; `read_ratings` is what checks.
+    For figures about a training split: rows with other problems are passed over; `read_ratings` is what checks.
 
     Raises:
-        InputError: nothing there or not to be read.
+        InputError: nothing there or not to be read; or scores out of range, with file and row.
 
     An executed example is in ``tests/scorers/test_benchmark_data.py``.
     """
     found: dict[str, list[float]] = {}
+    problems: list[Problem] = []
+    count = 0
     for row in read_rows(data, lambda dim, of_split: split is None or of_split == split, with_images=False):
         if isinstance(row, Problem) or row.dimension not in (dimensions or DIMENSIONS):
             continue
         if (split is None or row.split == split) and not math.isnan(row.score):
+            count += 1
+            problem = _out_of_range(row)
+            if problem is not None:
+                problems.append(problem)
             found.setdefault(row.dimension, []).append(row.score)
+    if problems:
+        raise _unusable(data, problems, count)
     return found
 
 
@@ -180,12 +188,9 @@ def _check(row: Row, root: Path | None, seen: dict[str, str]) -> Rating | Proble
     if row.dimension not in DIMENSIONS:
         what = f"{row.dimension!r}; known: {', '.join(DIMENSIONS)}" if row.dimension else "none is named"
         return Problem("unknown dimension", f"{row.where}: dimension {what}")
-    dim = DIMENSIONS[row.dimension]
-    if not dim.low <= row.score <= dim.high:  # NaN too
-        what = "is no number" if math.isnan(row.score) else f"{row.score:g} is out of range"
-        return Problem(
-            "unusable score", f"{row.where}: score {what}; {dim.name} runs from {dim.low:g} to {dim.high:g}"
-        )
+    problem = _out_of_range(row)
+    if problem is not None:
+        return problem
     if row.blob is not None:
         image = _cached(row.blob)
     elif row.image:
@@ -203,6 +208,14 @@ def _check(row: Row, root: Path | None, seen: dict[str, str]) -> Rating | Proble
         )
     seen[key] = row.where
     return Rating(image, row.dimension, row.score, key, row.prompt, row.split)
+
+
+def _out_of_range(row: Row) -> Problem | None:
+    dim = DIMENSIONS[row.dimension]
+    if dim.low <= row.score <= dim.high:
+        return None
+    what = "is no number" if math.isnan(row.score) else f"{row.score:g} is out of range"
+    return Problem("unusable score", f"{row.where}: score {what}; {dim.name} runs from {dim.low:g} to {dim.high:g}")
 
 
 def _key(row: Row) -> str:

@@ -220,3 +220,18 @@ def test_usage():
         "*_messages.json",
     ):
         assert text in shown
+
+
+def test_a_training_score_out_of_range_is_named_before_anything_is_scored(tmp_path, monkeypatch):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    (tmp_path / "ratings.csv").write_text(
+        "image,dimension,score,split\na.png,memorability,0.5,test\na.png,memorability,7.0,train\n"
+    )
+    loaded = "cogguided.scorers.benchmark.setup.load_scorer"
+    monkeypatch.setattr(loaded, lambda *args, **kwargs: pytest.fail("a model was loaded"))
+    data, out = str(tmp_path / "ratings.csv"), str(tmp_path / "run")
+    told = runner.invoke(app, ["bench", "--scorer", "memorability", "--data", data, "--out", out])
+    assert told.exit_code == 1
+    assert "ratings.csv" in told.output
+    assert "7 is out of range; memorability runs from 0 to 1" in told.output
+    assert not (tmp_path / "run" / "results.json").exists()

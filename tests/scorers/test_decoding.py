@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny_mllm import FAMILIES
 
+from cogguided.scorers.mllm import decoding
 from cogguided.scorers.mllm.branching import Branches, cut_prefix
 from cogguided.scorers.mllm.decoding import read_greedy
 from cogguided.scorers.mllm.scorer import MLLMScorer
@@ -101,3 +102,25 @@ def test_greedy_is_what_the_model_generates(family, model_folder, pictures):
             )
             expected = out[0, inputs["input_ids"].shape[1] :].tolist()
             assert got[row][name] == (expected[: expected.index(0)] if 0 in expected else expected)
+
+
+def test_a_wide_vocabulary_is_read_in_more_passes_and_not_in_more_memory(model_folder, pictures, monkeypatch):
+    """What an undecided judge asks for in one pass is bounded, and what it says stays the same."""
+    scorer = MLLMScorer.from_pretrained(model_folder("qwen2_5_vl"), "memorability", min_mass=0.0)
+    extend, sizes = Branches.extend, []
+
+    def watched(self, *args, **kwargs):
+        logits = extend(self, *args, **kwargs)
+        sizes.append(logits.numel())
+        return logits
+
+    monkeypatch.setattr(Branches, "extend", watched)
+    expected, passes = scorer(pictures[:2]), len(sizes)
+    most = max(sizes) // 8
+    sizes.clear()
+    monkeypatch.setattr(decoding, "MOST_LOGITS", most)
+    got = scorer(pictures[:2])
+    assert max(sizes[1:]) <= most
+    assert len(sizes) > passes
+    torch.testing.assert_close(got.values, expected.values, atol=2e-4, rtol=0)
+    torch.testing.assert_close(got.mass, expected.mass, atol=1e-3, rtol=0)

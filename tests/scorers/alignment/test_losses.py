@@ -91,6 +91,9 @@ def test_a_case_by_hand():
     # c = 4: m = 5, psi = 1, 2, 3, 4, 5, 4, 3, 2, 1, 0, sum 25
     np.testing.assert_allclose(digit_probs(4, 1.0), np.array([1, 2, 3, 4, 5, 4, 3, 2, 1, 0]) / 25)
     logits = torch.zeros(2, 20)
+    whole = token_steps([15, 42, 4], {4: 4}, 0.15, 2.0, range(10), several={42})  # a letter, two digits, one
+    assert [step.weight for step in whole] == [1.0, 2.0, 2.0]
+    assert [len(step.tokens) for step in whole] == [1, 1, 10]
     steps = token_steps([15, 4], {4: 4}, 0.15, 2.0, range(10))  # one letter, one digit
     targets = Targets.stack([steps], [0.0], [0.0], [(0.0, 10.0)])
     assert answer_loss(logits, targets).item() == pytest.approx((1 + 2) / 2 * math.log(20), abs=1e-5)

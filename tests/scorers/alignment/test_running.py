@@ -248,7 +248,9 @@ def test_batches_that_cannot_be_shared_out():
     [
         ({"loss": "binomial"}, "unknown loss 'binomial'"),
         ({"method": "ppo"}, "unknown method"),
-        ({"vision": "dora"}, "unknown vision"),
+        ({"vision": "qlora"}, "unknown vision"),
+        ({"language": "dora", "vision": "lora"}, "LoRA or DoRA in all of its parts"),
+        ({"language": "lora", "projector": "dora"}, "LoRA or DoRA in all of its parts"),
         ({"width": 0.0}, "width"),
         ({"rank": 0}, "rank"),
         ({"language": "frozen", "vision": "frozen", "projector": "frozen"}, "everything is frozen"),

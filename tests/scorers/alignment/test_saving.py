@@ -111,12 +111,12 @@ def test_settings_that_are_the_adapter_s(aligned, ratings, tmp_path):
 
 
 def test_an_adapter_s_parts_are_found_out(model_folder, ratings, tmp_path):
-    config = replace(CONFIG, language="dora", vision="lora", projector="frozen", answer_tokens=False)
+    config = replace(CONFIG, language="dora", vision="dora", projector="frozen", answer_tokens=False)
     align(model_folder("qwen2_5_vl"), ratings, tmp_path / "one", config)
     usual = recipe("other")
     loaded = load_for_training(model_folder("qwen2_5_vl"), usual, ["memorability"], "two", tmp_path / "one")
     found = of_adapter(loaded, usual, usual)
-    assert (found.language, found.vision, found.projector) == ("dora", "lora", "frozen")
+    assert (found.language, found.vision, found.projector) == ("dora", "dora", "frozen")
     assert not found.answer_tokens
 
 
@@ -132,8 +132,10 @@ def test_pixels_are_limited_within_the_processor_s_own(model_folder):
     assert images.size["longest_edge"] == images.size["shortest_edge"] == high - 100
     other = AutoProcessor.from_pretrained(model_folder("gemma3"))
     before = dict(other.image_processor.size)
-    limit_pixels(other, (1, 2))
+    limit_pixels(other, AlignmentConfig().pixels)  # the paper's, which are the default for every family
     assert dict(other.image_processor.size) == before
+    with pytest.raises(ModelError, match="has no limits in pixels"):
+        limit_pixels(other, (1, 2))
 
 
 def test_precision_follows_the_machine_and_full_weights_are_float32(monkeypatch):
@@ -171,3 +173,4 @@ def test_facts_of_what_was_taught():
     assert list(facts.dimensions) == list(ScorerFacts().dimensions)
     with pytest.raises(InputError, match="no dimension beauty"):
         taught(ScorerFacts(), "mine", ["beauty"])
+    assert taught(ScorerFacts(), "mine", ["memorability"], grounding="proxy").grounding["memorability"] == "proxy"
