@@ -235,9 +235,15 @@ class CogGuidedPipeline(DiffusionPipeline):
 
     def progress_bar(self, iterable: Any = None, total: int | None = None) -> Any:
         """Return diffusers' bar; one over steps, beneath one over candidates, is cleared when it is done."""
-        bar = super().progress_bar(iterable, total)
+        # not the base's own: that of a combined pipeline returns nothing and turns on offloading
+        bar = DiffusionPipeline.progress_bar(self, iterable, total)
         bar.leave = bar.leave and not bar.pos
         return bar
+
+    def set_progress_bar_config(self, **kwargs: Any) -> None:
+        """Set how progress is shown, the parts of a combined pipeline included."""
+        DiffusionPipeline.set_progress_bar_config(self, **kwargs)
+        super().set_progress_bar_config(**kwargs)
 
     def read_settings_when_named(self) -> None:
         """Read `cogguided.json` once diffusers has said where the pipeline is from (`custom_pipeline=`)."""

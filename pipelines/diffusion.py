@@ -97,6 +97,10 @@ def clean_latents(scheduler: Any, output: torch.Tensor, sample: torch.Tensor, le
     output = output.float()
     sample = sample.float()
     found: torch.Tensor
+    if hasattr(scheduler, "precondition_outputs"):
+        kept, scale = _preconditioning(scheduler, sigma)
+        found = kept * sample + scale * output
+        return found
     if is_flow(scheduler):
         found = sample - sigma * output
         return found
@@ -111,6 +115,15 @@ def clean_latents(scheduler: Any, output: torch.Tensor, sample: torch.Tensor, le
         found = (alpha * sample / length - sigma * output) / length
         return found
     raise ModelError(f"{type(scheduler).__name__}: prediction_type {kind!r} is not known here")
+
+
+def _preconditioning(scheduler: Any, sigma: float) -> Level:
+    """How EDM's schedulers make clean latents of a sample and an output: their scales (Karras et al. 2022, eq. 7)."""
+    one, none = torch.ones(1), torch.zeros(1)
+    noise = torch.tensor([sigma])
+    kept = scheduler.precondition_outputs(one, none, noise)
+    scale = scheduler.precondition_outputs(none, one, noise)
+    return float(kept), float(scale)
 
 
 def stochastic_step(
@@ -176,6 +189,10 @@ def training_target(scheduler: Any, clean: torch.Tensor, noise: torch.Tensor, le
     >>> training_target(DDIMScheduler(), torch.ones(1), torch.zeros(1), (0.8, 0.6))
     tensor([0.])
     """
+    if hasattr(scheduler, "precondition_outputs"):
+        kept, scale = _preconditioning(scheduler, level[1])
+        scaled: torch.Tensor = (clean - kept * noised(clean, noise, level)) / scale
+        return scaled
     if is_flow(scheduler):
         return noise - clean
     kind = scheduler.config.get("prediction_type", "epsilon")

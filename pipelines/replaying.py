@@ -132,7 +132,10 @@ def load_recorded(record: Record) -> CogGuidedPipeline:
     pipe = CogGuidedPipeline.from_pretrained(model["name"], dtype=dtype, **kwargs)
     scheduler = model["scheduler"]
     if scheduler is not None:
-        pipe.scheduler = getattr(diffusers, scheduler["_class_name"]).from_config(from_json(scheduler))
+        try:
+            pipe.scheduler = getattr(diffusers, scheduler["_class_name"]).from_config(from_json(scheduler))
+        except ImportError as error:
+            raise RecordError(f"{record.path}: {' '.join(str(error).split())}") from error
     if model["device"].startswith("cuda") and torch.cuda.is_available():
         pipe.to("cuda")
     return pipe

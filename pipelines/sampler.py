@@ -16,12 +16,13 @@ from .._errors import InputError, ModelError, unknown_name
 from ..guidance.base import Interrupted, Noise
 from .encoding import Encodings, encoded_once
 from .frames import single_frames
+from .leaving import processors_kept
 from .rejecting import finite_watched, mark_rejected
-from .trajectories import Leg, Trajectories, on_leg
+from .trajectories import Leg, Trajectories, check_stoppable, on_leg
 
 TEXT_ARGUMENTS = ("prompt_", "negative_prompt")
 CALLBACK = "callback_on_step_end"
-DENOISERS = ("transformer", "unet", "prior")
+DENOISERS = ("transformer", "unet", "prior", "decoder", "super_res")
 
 
 def call_parameters(base_class: type[DiffusionPipeline]) -> dict[str, inspect.Parameter]:
@@ -46,7 +47,9 @@ def check_text_to_image(base_class: type[DiffusionPipeline]) -> None:
     >>> check_text_to_image(StableDiffusionXLPipeline)
     """
     parameters = call_parameters(base_class)
-    missing = [name for name in ("prompt", "generator", "num_inference_steps") if name not in parameters]
+    missing = [name for name in ("prompt", "generator") if name not in parameters]
+    if not any(name.endswith("num_inference_steps") for name in parameters):  # one for each stage in some
+        missing.append("num_inference_steps")
     needed = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty and n != "prompt"]
     others = ("image", "mask_image", "num_frames")
     needed += [n for n in others if n in parameters and not _may_be_none(parameters[n])]
@@ -133,7 +136,8 @@ class PipelineSampler:
             call = getattr(call, "__wrapped__", call)  # beneath diffusers' no_grad
             arguments["output_type"] = "pt"
         watched = finite_watched(self.pipe)
-        with count_denoiser(self.pipe, self._add_nfe), encoded_once(self.pipe, self._encodings), watched as finite:
+        counted, once = count_denoiser(self.pipe, self._add_nfe), encoded_once(self.pipe, self._encodings)
+        with processors_kept(self.pipe), counted, once, watched as finite:
             output = call(self.pipe, prompt=prompt, generator=generator, **arguments)
         if not with_graph:
             mark_rejected(output[0], output, finite)
@@ -145,6 +149,7 @@ class PipelineSampler:
         self, prompts: Sequence[str], noise: Sequence[Noise], overrides: Mapping[str, Any] | None = None
     ) -> Trajectories:
         """Return B images before their first step; `overrides` are arguments of the call, e.g. fewer steps."""
+        check_stoppable(self.pipe)
         changed = thinned(dict(overrides or {}), self.arguments)
         check_arguments(self.base_class, changed)
         entry = {"begin": list(prompts), "noise": list(noise), "arguments": changed}
@@ -311,11 +316,11 @@ def is_text_argument(name: str) -> bool:
 
 
 def denoisers(pipe: DiffusionPipeline) -> list[torch.nn.Module]:
-    """Return the components that are called at every step, by diffusers' naming."""
+    """Return the components that are called at every step, by diffusers' naming, in all stages."""
     return [
         module
         for name, module in pipe.components.items()
-        if name.startswith(DENOISERS) and isinstance(module, torch.nn.Module)
+        if name.removeprefix("prior_").startswith(DENOISERS) and isinstance(module, torch.nn.Module)
     ]
 
 

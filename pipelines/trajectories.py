@@ -141,6 +141,40 @@ class Leg:
         return made
 
 
+WHOLE = "use guidance that makes whole images, such as BestOfN"
+
+
+def check_stoppable(pipe: DiffusionPipeline) -> None:
+    """Check that a pipeline draws in one loop over its scheduler's steps, from latents that it prepares.
+
+    Raises:
+        ModelError: it does not; the sentence says why, and what works.
+    """
+    name = type(pipe).__name__
+    several = stages(pipe)
+    if len(several) > 1:
+        raise ModelError(
+            f"{name} cannot be stopped half-way: it draws in several stages, with {', '.join(several)}; {WHOLE}"
+        )
+    for owner, needs in ((pipe, ["prepare_latents"]), (pipe.components.get("scheduler"), ["set_timesteps", "step"])):
+        missing = [method for method in needs if not callable(getattr(owner, method, None))]
+        if missing:
+            lacks = f"{type(owner).__name__} has no {' and no '.join(missing)}"
+            what = "it has no scheduler" if owner is None else lacks
+            raise ModelError(f"{name} cannot be stopped half-way: {what}; {WHOLE}")
+
+
+def stages(pipe: DiffusionPipeline) -> list[str]:
+    """Return the names of the schedulers that a pipeline steps through: one for each stage.
+
+    >>> from diffusers import DDIMScheduler
+    >>> stages(SimpleNamespace(components={"scheduler": DDIMScheduler(), "prior_scheduler": DDIMScheduler()}))
+    ['prior_scheduler', 'scheduler']
+    """
+    parts = pipe.components.items()
+    return sorted(name for name, part in parts if name.endswith("scheduler") and hasattr(part, "set_timesteps"))
+
+
 @contextmanager
 def on_leg(
     pipe: DiffusionPipeline, leg: Leg, generators: list[torch.Generator], takes_callback: bool = False
@@ -153,14 +187,8 @@ def on_leg(
     Raises:
         ModelError: the pipeline or its scheduler does not follow diffusers' conventions.
     """
-    scheduler = pipe.components.get("scheduler")
-    for owner, needs in ((pipe, ["prepare_latents"]), (scheduler, ["set_timesteps", "step"])):
-        missing = [name for name in needs if not callable(getattr(owner, name, None))]
-        if missing:
-            raise ModelError(
-                f"{type(pipe).__name__} cannot be stopped half-way: {type(owner).__name__} has no {missing}; use "
-                "guidance that makes whole images, such as BestOfN"
-            )
+    check_stoppable(pipe)
+    scheduler: Any = pipe.components["scheduler"]
     before = dict(vars(scheduler))
     try:
         hooks = _Hooks(pipe, scheduler, leg, generators)
