@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 from PIL import Image
 
-from .._errors import GenerationError, InputError
+from .._errors import BatchError, GenerationError, InputError
 from ..scorers import Scorer, Target, TargetScores, load_scorer
 from .base import REJECTED, Budget, Candidate, Interrupted, Job, Request, Sampler
 from .choosing import ImageEncoder, choose, keep_different, mean_distance, ties
@@ -159,10 +159,9 @@ class Run:
             size = min(count - start, batch_size or DEFAULT_BATCH_SIZE, self._fits or count)
             try:
                 done.append(work(range(start, start + size)))
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
+            except (MemoryError, RuntimeError, BatchError) as error:
+                if not self._smaller(size, error):
                     raise
-                self._halve(size, error)
                 continue
             start += size
         return done
@@ -235,10 +234,9 @@ class Run:
                 self.candidates.append(self._candidate(job, image, batch))
                 self.candidates[-1].finished = False
             raise
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
+        except (MemoryError, RuntimeError, BatchError) as error:
+            if not self._smaller(len(batch), error):
                 raise
-            self._halve(len(batch), error)
             return False
         sampled = self.seconds
         made = [self._candidate(job, image, batch) for job, image in zip(batch, images, strict=True)]
@@ -266,6 +264,17 @@ class Run:
                 "index": next(i for i, mate in enumerate(batch) if mate is job),
             },
         )
+
+    def _smaller(self, size: int, error: BaseException) -> bool:
+        """Whether an error is one of the batch's size; later ones are smaller then."""
+        if isinstance(error, BatchError):
+            self._fits = 1
+            self.note(str(error))
+            return True
+        if is_out_of_memory(error):
+            self._halve(size, error)
+            return True
+        return False
 
     def _halve(self, size: int, error: BaseException) -> None:
         if size == 1:

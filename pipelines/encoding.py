@@ -121,7 +121,8 @@ def _take(encoded: Any, places: Sequence[int], count: int) -> Any:
     if isinstance(encoded, torch.Tensor):
         if encoded.ndim == 2 and encoded.shape[1] in (3, 4):
             return encoded.clone()
-        if encoded.ndim == 0 or encoded.shape[0] != count:
+        axes = [size == count for size in encoded.shape]
+        if axes[:1] != [True] or (encoded.ndim > 3 and axes[1]):  # as of hidden layers: (layers, count, T, D)
             raise _CannotTell
         return encoded[list(places)]
     return encoded

@@ -24,7 +24,7 @@ from .encoding import Encodings
 from .frames import single_frames
 from .sampler import PipelineSampler, call_parameters, cpu_generator, denoisers
 from .supervising import supervised
-from .trajectories import stages
+from .trajectories import PREPARERS, preparer, stages
 
 ADAPTER = "cogguided"
 TOGETHER = 256
@@ -79,6 +79,7 @@ class PipelineLearner:
         self._asking._encodings = kept
         self._asking.arguments = dict(arguments) if guided else self._without_guidance(dict(arguments))
         self._levels: dict[int | None, list[Level]] = {}
+        self._scale = 1.0
 
     def _add_adapter(self, rank: int, alpha: float | None, target_modules: Sequence[str] | str, seed: int) -> None:
         names = target_modules if isinstance(target_modules, str) else list(target_modules)
@@ -143,6 +144,7 @@ class PipelineLearner:
             with torch.no_grad():
                 self._ask([prompt], question, steps)
             self._levels[steps] = question.levels
+            self._scale = question.scale
         return self._levels[steps]
 
     def predict(
@@ -164,7 +166,7 @@ class PipelineLearner:
         """
         level = self.levels(prompts[0], steps)[step]
         clean, noise = clean.to(self.device), noise.to(self.device)
-        question = Question(step, noised(clean.float(), noise.float(), level))
+        question = Question(step, noised(clean.float(), noise.float(), level), scale=self._scale)
         output = self._ask(prompts, question, steps)
         return output, training_target(self.pipe.components["scheduler"], clean.float(), noise.float(), level)
 
@@ -264,13 +266,19 @@ class PipelineLearner:
         for changes in tries:
             self._asking.arguments = {**plain, **changes}
             before = self._asking.nfe
-            with torch.no_grad():
-                self._ask([" "], Question(), None)
+            try:
+                with torch.no_grad():
+                    self._ask([" "], Question(), None)
+            except (RuntimeError, ValueError):  # some stand one kind of guidance not alone
+                if changes is tries[-1]:
+                    raise
+                continue
             if self._asking.nfe - before == 1:
                 return self._asking.arguments
         raise ModelError(
             f"{self.base_class.__name__} asks its denoiser {self._asking.nfe - before} times a step even without "
-            "guidance: its loss is not defined; BestOfN and the searches work on it as it is"
+            "guidance: the loss of its prediction for the prompt alone is not defined; FinetuneConfig(guided=True) "
+            "fits that after guidance"
         )
 
 
@@ -289,8 +297,8 @@ def trainable(pipe: DiffusionPipeline) -> torch.nn.Module:
     if len(models) != 1:
         why = f"expected one denoiser, found {len(models)} among {sorted(pipe.components)}"
         raise ModelError(f"{name} cannot be fine-tuned: {why}; {works}")
-    if not callable(getattr(pipe, "prepare_latents", None)):
-        why = "it has no prepare_latents, so its denoiser cannot be asked about given latents"
+    if preparer(pipe) is None:
+        why = f"it has no {' and no '.join(PREPARERS)}, so its denoiser cannot be asked about given latents"
         raise ModelError(f"{name} cannot be fine-tuned: {why}; {works}")
     return models[0]
 

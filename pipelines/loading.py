@@ -37,7 +37,7 @@ def load_base(model: str | Path, **kwargs: Any) -> tuple[DiffusionPipeline, str]
         raise ModelError(f"model {name!r}: no such folder")
     try:
         base = DiffusionPipeline.from_pretrained(source, **kwargs)
-    except (OSError, ValueError, AttributeError, ImportError) as error:
+    except (OSError, ValueError, AttributeError, ImportError, RuntimeError) as error:
         hint = "'embedded' is the one that is always at hand"
         why = " ".join(str(error).split()) if isinstance(error, ImportError) else str(error)  # begins on a new line
         raise ModelError(f"model {name!r} cannot be loaded ({hint}): {why}") from error

@@ -21,7 +21,7 @@ from PIL import Image
 
 from .._errors import InputError, ModelError
 from ..guidance.base import Noise
-from .diffusion import clean_latents, noise_levels, stochastic_step
+from .diffusion import clean_latents, noise_levels, step_count, stochastic_step
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +40,7 @@ class Trajectories:
         overrides: arguments of the pipeline's call in which these rows differ from the user's own.
         rows: where each row stands in the sampler's trace: (entry, place there).
         settings: attributes of the pipeline that the user's step callback has changed, such as its guidance scale.
+        scale: what the call multiplies prepared latents by before its loop holds them.
     """
 
     prompts: tuple[str, ...]
@@ -53,6 +54,7 @@ class Trajectories:
     state: dict[str, Any] | None = None
     generators: tuple[torch.Tensor, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
+    scale: float = 1.0
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -141,6 +143,8 @@ class Leg:
         return made
 
 
+PREPARERS = ("prepare_latents", "prepare_intermediate_images")
+"""Methods that make the initial noise, by diffusers' conventions: of latents, or of pixels."""
 WHOLE = "use guidance that makes whole images, such as BestOfN"
 
 
@@ -156,12 +160,43 @@ def check_stoppable(pipe: DiffusionPipeline) -> None:
         raise ModelError(
             f"{name} cannot be stopped half-way: it draws in several stages, with {', '.join(several)}; {WHOLE}"
         )
-    for owner, needs in ((pipe, ["prepare_latents"]), (pipe.components.get("scheduler"), ["set_timesteps", "step"])):
-        missing = [method for method in needs if not callable(getattr(owner, method, None))]
-        if missing:
-            lacks = f"{type(owner).__name__} has no {' and no '.join(missing)}"
-            what = "it has no scheduler" if owner is None else lacks
-            raise ModelError(f"{name} cannot be stopped half-way: {what}; {WHOLE}")
+    scheduler = pipe.components.get("scheduler")
+    if preparer(pipe) is None:
+        raise ModelError(f"{name} cannot be stopped half-way: it has no {' and no '.join(PREPARERS)}; {WHOLE}")
+    missing = [method for method in ("set_timesteps", "step") if not callable(getattr(scheduler, method, None))]
+    if missing:
+        what = f"{type(scheduler).__name__} has no {' and no '.join(missing)}"
+        raise ModelError(f"{name} cannot be stopped half-way: {what}; {WHOLE}")
+
+
+def preparer(pipe: DiffusionPipeline) -> str | None:
+    """Return the name of the method by which a pipeline makes its initial noise, or None.
+
+    >>> from diffusers import IFPipeline, StableDiffusionPipeline
+    >>> [preparer(pipe) for pipe in (StableDiffusionPipeline, IFPipeline)]
+    ['prepare_latents', 'prepare_intermediate_images']
+    """
+    return next((name for name in PREPARERS if callable(getattr(pipe, name, None))), None)
+
+
+def entry_scale(prepared: torch.Tensor, sample: torch.Tensor) -> float:
+    """Return what a call multiplies prepared latents (B, ...) by before its first step; 1 where the shapes differ.
+
+    Raises:
+        ModelError: they are changed in another way, which cannot be undone to enter the call again.
+
+    >>> entry_scale(torch.tensor([1.0, -2.0]), torch.tensor([0.5, -1.0]))
+    0.5
+    """
+    if prepared.shape != sample.shape:
+        return 1.0
+    before, after = prepared.detach().double().flatten(), sample.detach().double().flatten()
+    if not before.isfinite().all():
+        return 1.0
+    scale = float(before @ after / (before @ before).clamp(min=1e-12))
+    if not torch.allclose(after, scale * before, rtol=1e-2, atol=1e-2 * float(before.std(correction=0))):
+        raise ModelError(f"latents are changed between their preparation and the first step; {WHOLE}")
+    return 1.0 if abs(scale - 1) < 1e-3 else scale
 
 
 def stages(pipe: DiffusionPipeline) -> list[str]:
@@ -198,7 +233,7 @@ def on_leg(
     except _Stop:
         pass
     finally:
-        pipe.__dict__.pop("prepare_latents", None)
+        pipe.__dict__.pop(preparer(pipe), None)
         vars(scheduler).clear()
         vars(scheduler).update(before)
 
@@ -209,14 +244,17 @@ class _Hooks:
     def __init__(self, pipe: DiffusionPipeline, scheduler: Any, leg: Leg, generators: list[torch.Generator]) -> None:
         self.pipe, self.scheduler, self.leg, self.generators = pipe, scheduler, leg, generators
         self.done = leg.start.done
+        self.scale = leg.start.scale
         self.stop_at = 0
         self.in_callback = False
         self.total = 0
+        self.prepared: Any = None
         self.changed: dict[str, Any] = {}
 
     def attach(self) -> None:
         own = self.scheduler
-        self.pipe.__dict__["prepare_latents"] = self._wrap(self.pipe.prepare_latents, self._prepare_latents)
+        prepare: Any = preparer(self.pipe)
+        self.pipe.__dict__[prepare] = self._wrap(getattr(self.pipe, prepare), self._prepare_latents)
         vars(own)["set_timesteps"] = self._wrap(own.set_timesteps, self._set_timesteps)
         vars(own)["step"] = self._wrap(own.step, self._step)
         if hasattr(own, "set_begin_index") and self.leg.start.state is not None:
@@ -270,9 +308,12 @@ class _Hooks:
         latents: torch.Tensor | None = drawn
         if start.latents is not None:
             latents = start.clean if self.leg.clean else start.latents
+            if latents is not None and start.scale != 1:
+                latents = latents / start.scale
             for generator, state in zip(self.generators, start.generators, strict=True):
                 generator.set_state(state)
         assert latents is not None
+        self.prepared = latents
         if self.leg.until is None:
             self.leg.reached = replace(start, latents=latents, generators=self._states())
             raise _Stop
@@ -282,7 +323,7 @@ class _Hooks:
         """Run `prepare_latents`, once for each ingredient of the rows' noise."""
         bound = inspect.signature(original).bind(*args, **kwargs)
         if "generator" not in bound.arguments:
-            raise ModelError(f"{type(self.pipe).__name__}.prepare_latents takes no generator")
+            raise ModelError(f"{type(self.pipe).__name__}.{preparer(self.pipe)} takes no generator")
         start = self.leg.start
         out: Any = None
         latents: torch.Tensor | None = None
@@ -307,7 +348,7 @@ class _Hooks:
     def _set_timesteps(self, original: Any, *args: Any, **kwargs: Any) -> None:
         original(*args, **kwargs)
         own, start, leg = self.scheduler, self.leg.start, self.leg
-        total = len(own.timesteps)
+        total = step_count(own)
         self.stop_at = total if leg.until is None else max(1, min(total, round(leg.until * total)))
         if start.state is not None:
             if total != start.steps:
@@ -326,6 +367,8 @@ class _Hooks:
     def _step(self, original: Any, model_output: Any, timestep: Any, sample: Any, *args: Any, **kwargs: Any) -> Any:
         own = self.scheduler
         own.timesteps = self.timesteps  # whole, as schedulers look their place up in it
+        if self.done == 0 and not self.leg.relayed:
+            self.scale = entry_scale(self.prepared, sample)
         if self.leg.relayed:
             told = {"prev_sample": sample, "denoised": sample, "pred_original_sample": sample}
             return (sample, sample) if kwargs.get("return_dict") is False else SimpleNamespace(**told)
@@ -347,6 +390,7 @@ class _Hooks:
             steps=self.total,
             state=self._state(),
             generators=self._states(),
+            scale=self.scale,
         )
         if self.in_callback:
             return result

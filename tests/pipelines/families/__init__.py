@@ -1,6 +1,6 @@
 """Every text-to-image pipeline of diffusers that can be built without a network, at tiny size."""
 
-from . import known, stable_diffusion, stages  # noqa: F401 - each registers its classes
+from . import flux, known, language, pixels, stable_diffusion, stages, transformers  # noqa: F401 - each registers its classes
 from .abilities import ABILITIES, YES, measure
 from .registry import FAMILIES, Family, build
 

@@ -23,6 +23,7 @@ from cogguided import (
     finetune,
     replay,
 )
+from cogguided._errors import BatchError
 from cogguided.pipelines.sampler import denoisers
 
 from .registry import FAMILIES, build, like
@@ -117,14 +118,19 @@ class Trial:
         assert np.abs(pixels(out.candidates[0].image) - expected).max() <= 1
 
     def finetuned(self) -> None:
-        config = FinetuneConfig(method="nft", **ROUND)
-        pipe = build(self.name)
-        result = finetune(
-            pipe, FakeScorer(), PROMPTS, self.folder / "tuned", config, faithfulness=None, progress=False, **self.call
-        )
+        try:
+            pipe, result = self._round()
+        except BatchError:  # does what its sentence says
+            pipe, result = self._round(batch_size=1, micro_batch=1)
         assert (result.rounds, result.stopped) == (1, "rounds")
         trained = [p for m in modules(pipe) for k, p in m.named_parameters() if "lora_B" in k]
         assert np.mean([bool(p.any()) for p in trained]) > 0.5, "most adapters moved"
+
+    def _round(self, **changes: int) -> tuple[Any, Any]:
+        config = FinetuneConfig(method="nft", **ROUND, **changes)
+        pipe, folder = build(self.name), self.folder / "tuned"
+        options = {"faithfulness": None, "progress": False, "overwrite": True}
+        return pipe, finetune(pipe, FakeScorer(), PROMPTS, folder, config, **options, **self.call)
 
     def lora(self) -> None:
         fresh = build(self.name)
@@ -159,6 +165,9 @@ def measure(name: str, folder: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     trial = Trial(name, folder)
     for ability, attempt in ABILITIES.items():
+        if why := FAMILIES[name].skipped.get(ability):
+            found[ability] = f"not tried: {why}"
+            continue
         if ability == "LoRA out" and found["fine-tuning"] != YES:
             found[ability] = found["fine-tuning"]
             continue

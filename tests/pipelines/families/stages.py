@@ -22,16 +22,14 @@ from diffusers.pipelines.deprecated.unclip import UnCLIPTextProjModel
 from diffusers.pipelines.kandinsky.text_encoder import MCLIPConfig, MultilingualCLIP
 from diffusers.pipelines.stable_cascade.pipeline_stable_cascade import PaellaVQModel
 from tiny_diffusion import DIM, VOCAB, byte_tokenizer, clip_config, t5, unet
-from tokenizers.processors import TemplateProcessing
 from transformers import (
     CLIPImageProcessor,
     CLIPTextModelWithProjection,
     CLIPVisionConfig,
     CLIPVisionModelWithProjection,
-    PreTrainedTokenizerFast,
 )
 
-from .registry import family
+from .registry import LEFT_OUT, family, framed
 
 LENGTH = 77
 STAGES = "draws in several stages"
@@ -40,13 +38,6 @@ REFUSED = dict.fromkeys(("Halving", "Drafts", "fine-tuning", "LoRA out"), STAGES
 
 def text() -> CLIPTextModelWithProjection:
     return CLIPTextModelWithProjection(clip_config(max_position_embeddings=LENGTH))
-
-
-def framed(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
-    """The same with a token before and after each text."""
-    special = [("<bos>", 1), ("<eos>", 2)]
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing("<bos> $A <eos>", special_tokens=special)
-    return tokenizer
 
 
 def vision() -> CLIPVisionModelWithProjection:
@@ -195,7 +186,7 @@ def kandinsky3() -> DiffusionPipeline:
 
 
 UNCLIP = {
-    **dict.fromkeys(("num_inference_steps", "height", "width")),
+    **dict.fromkeys(("num_inference_steps", "height", "width"), LEFT_OUT),
     **dict.fromkeys(("prior_num_inference_steps", "decoder_num_inference_steps", "super_res_num_inference_steps"), 2),
 }
 
