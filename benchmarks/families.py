@@ -30,7 +30,8 @@ CPU, by [benchmarks/families.py](../benchmarks/families.py); the builders are in
 the package knows any of these by name.
 
 - *same image*: without guidance, the base pipeline's, to the pixel
-- *best of 3*, *Halving*, *Drafts*: what is chosen is the base's image of that prompt and seed, up to rounding
+- *best of 3*, *Halving*, *Drafts*: what is chosen is the base's image of that prompt and seed, up to rounding; *one at
+  a time* where the base's own call fails on several prompts, or draws otherwise in a batch than alone, which a note says
 - *replay*: every kind of record makes its image again, to the pixel
 - *save, load*: in plain diffusers and here
 - *fine-tuning*, *LoRA out*: a round of DiffusionNFT; the file loads in plain diffusers, or in peft where that has no loader
@@ -44,9 +45,11 @@ LEFT_OUT = """
 |---|---|
 | `KolorsPipeline`, `KolorsPAGPipeline` | its tokenizer gives positions beside tokens, which only ChatGLM's own does, from a SentencePiece file |
 | `StableDiffusionPanoramaPipeline` | draws another image of a prompt in a batch than alone (diffusers mixes up the texts of several prompts); `batch_size=1` is right |
-| `StableDiffusionLDM3DPipeline` | makes no depth picture with Pillow 11 or newer, nor any other image then |
+| `StableDiffusionLDM3DPipeline` | fails on its own depth picture with Pillow 13 |
 | `StableDiffusionGLIGENPipeline` | does not draw without boxes |
-| pipelines that work on images, videos or sound | not text-to-image; refused when wrapped |
+| Amused, AltDiffusion, Cosmos 2, Fibo 2, Ideogram 4, LDM, UniDiffuser, VQ-Diffusion, Versatile Diffusion, Würstchen, Z-Image Omni | can be wrapped; not tried |
+| editing, filling, and the first parts of combined pipelines | not text-to-image; some are known by that only when called |
+| pipelines of video, sound and control images | not text-to-image; refused when wrapped |
 """
 
 
@@ -61,7 +64,7 @@ def measured(name: str) -> tuple[dict[str, str], float]:
 
 def short(answer: str, seen: dict[str, int]) -> str:
     """Yes, or the number of a footnote."""
-    return "yes" if answer == "yes" else f"[{seen.setdefault(answer, len(seen) + 1)}]"
+    return answer if answer.startswith("yes") else f"[{seen.setdefault(answer, len(seen) + 1)}]"
 
 
 def table(results: dict[str, dict[str, str]]) -> str:
@@ -97,7 +100,7 @@ def main() -> None:
         if arguments.only and not any(part.casefold() in name.casefold() for part in arguments.only):
             continue
         results[name], seconds = measured(name)
-        yes = sum(answer == "yes" for answer in results[name].values())
+        yes = sum(answer.startswith("yes") for answer in results[name].values())
         print(f"{name:40} {yes} of {len(results[name])}   {seconds:5.1f} s", flush=True)
     text = HEAD.format(version=diffusers.__version__) + table(results) + LEFT_OUT
     arguments.output.parent.mkdir(parents=True, exist_ok=True)

@@ -237,7 +237,7 @@ def training_target(scheduler: Any, clean: torch.Tensor, noise: torch.Tensor, le
     if kind == "sample":
         return clean
     if kind == "trigflow":
-        data = scheduler.config.sigma_data
+        data = float(scheduler.config.sigma_data)
         return level[0] * data * noise - level[1] / data * clean
     if kind == "v_prediction":
         alpha, sigma = level

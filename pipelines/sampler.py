@@ -53,11 +53,20 @@ def check_text_to_image(base_class: type[DiffusionPipeline]) -> None:
     if not any(name.endswith("num_inference_steps") for name in parameters):  # one for each stage in some
         missing.append("num_inference_steps")
     needed = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty and n != "prompt"]
-    others = ("image", "mask_image", "num_frames")
-    needed += [n for n in others if n in parameters and not _may_be_none(parameters[n])]
-    if missing or needed:
-        why = f"its call lacks {missing}" if missing else f"its call works on {sorted(set(needed))}"
-        raise ModelError(f"{base_class.__name__} is not a text-to-image pipeline: {why}")
+    needed += [n for n in ("image", "mask_image") if n in parameters and not _may_be_none(parameters[n])]
+    needed += [n for n in ("control_image", "control_mask") if n in parameters]
+    moving = [n for n in parameters if any(part in n for part in ("video", "frame", "audio"))]
+    if missing:
+        why = f"its call lacks {missing}"
+    elif moving:
+        why = f"its call is about video or sound, by {sorted(moving)}"
+    elif needed:
+        why = f"its call works on {sorted(set(needed))}"
+    elif not {"height", "num_images_per_prompt"} & parameters.keys():
+        why = "its call has neither height nor num_images_per_prompt, as those that make images have"
+    else:
+        return
+    raise ModelError(f"{base_class.__name__} is not a text-to-image pipeline: {why}")
 
 
 def _may_be_none(parameter: inspect.Parameter) -> bool:
@@ -140,6 +149,7 @@ class PipelineSampler:
         watched = finite_watched(self.pipe)
         counted, once = count_denoiser(self.pipe, self._add_nfe), encoded_once(self.pipe, self._encodings)
         with processors_kept(self.pipe), counted, once, watched as finite:
+            state, seeded = torch.get_rng_state(), torch.initial_seed()
             try:
                 output = call(self.pipe, prompt=prompt, generator=generator, **arguments)
             except RuntimeError as error:
@@ -150,11 +160,25 @@ class PipelineSampler:
                     f"{self.base_class.__name__}: its call fails on {len(prompt)} prompts at once ({error}); "
                     "one image is made at a time (batch_size=1)"
                 ) from error
+            if isinstance(generator, list) and len(generator) > 1 and seeds_torch(generator, state, seeded):
+                raise BatchError(
+                    f"{self.base_class.__name__}: its call seeds torch from one of several generators, so that "
+                    "an image depends on its batch; one is made at a time (batch_size=1)"
+                )
         if not with_graph:
+            self._check_images(output[0])
             mark_rejected(output[0], output, finite)
         if getattr(self.pipe, "_interrupt", False):  # set by the user's step callback, as diffusers documents
             raise Interrupted(list(output[0]))
         return output[0] if with_graph else list(output[0])  # `images`, or `image` in some
+
+    def _check_images(self, made: Any) -> None:
+        """Check that a call gave pictures; the first half of a combined pipeline gives embeddings."""
+        if not isinstance(made, list) or not all(isinstance(image, Image.Image) for image in made):
+            raise ModelError(
+                f"{self.base_class.__name__} gave a {type(made).__name__} in place of images: not a text-to-image "
+                "pipeline; where it is the first part of one, wrap the combined pipeline"
+            )
 
     def begin(
         self, prompts: Sequence[str], noise: Sequence[Noise], overrides: Mapping[str, Any] | None = None
@@ -301,6 +325,13 @@ def thinned(overrides: dict[str, Any], arguments: Mapping[str, Any]) -> dict[str
         if steps and name not in overrides and given is not None and len(given) > steps:
             overrides[name] = [given[place * len(given) // steps] for place in range(steps)]
     return overrides
+
+
+def seeds_torch(generators: Sequence[torch.Generator], state: torch.Tensor, seed: int) -> bool:
+    """Whether torch's own generator was seeded since it had a state and a seed, by that of one of `generators`."""
+    now = torch.initial_seed()
+    moved = not torch.equal(torch.get_rng_state(), state)
+    return now != seed or (moved and now in [generator.initial_seed() for generator in generators])
 
 
 WIDTHS = (

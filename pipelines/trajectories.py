@@ -249,6 +249,7 @@ class _Hooks:
         self.in_callback = False
         self.total = 0
         self.prepared: Any = None
+        self.began = torch.get_rng_state()
         self.changed: dict[str, Any] = {}
 
     def attach(self) -> None:
@@ -301,9 +302,18 @@ class _Hooks:
                 "half-way: use guidance that makes whole images, such as BestOfN"
             )
 
+    def _check_drawn(self, before: torch.Tensor, like: torch.Tensor, what: str) -> None:
+        """Check that nothing came from torch's global state, which rows on their own cannot have again."""
+        if not torch.equal(before, _global_state(like)):
+            raise ModelError(
+                f"{type(self.pipe).__name__} cannot be stopped half-way: {what} from torch's global state in place "
+                f"of the generators; {WHOLE}"
+            )
+
     def _prepare_latents(self, original: Any, *args: Any, **kwargs: Any) -> Any:
         start = self.leg.start
         vars(self.pipe).update(start.settings)
+        self._check_drawn(self.began, torch.empty(0), "what it does before its first step draws")
         out, drawn = self._initial(original, args, kwargs)
         latents: torch.Tensor | None = drawn
         if start.latents is not None:
@@ -374,7 +384,9 @@ class _Hooks:
             return (sample, sample) if kwargs.get("return_dict") is False else SimpleNamespace(**told)
         now, after = noise_levels(own, timestep, self.done)
         clean = clean_latents(own, model_output, sample, now)
+        state = _global_state(sample)
         result = original(model_output, timestep, sample, *args, **kwargs)
+        self._check_drawn(state, sample, f"{type(own).__name__} draws")
         previous = result[0] if isinstance(result, tuple) else result.prev_sample
         if self.leg.eta > 0:
             previous = stochastic_step(sample, clean, now, after, self.leg.eta, self.generators).to(previous.dtype)
@@ -410,6 +422,11 @@ class _Hooks:
 
     def _states(self) -> tuple[torch.Tensor, ...]:
         return tuple(generator.get_state() for generator in self.generators)
+
+
+def _global_state(like: torch.Tensor) -> torch.Tensor:
+    """The state of torch's own generator on a tensor's device."""
+    return torch.cuda.get_rng_state(like.device) if like.is_cuda else torch.get_rng_state()
 
 
 def _column(weights: Sequence[float], like: torch.Tensor) -> torch.Tensor:

@@ -28,7 +28,7 @@ from cogguided.pipelines.sampler import denoisers
 
 from .registry import FAMILIES, build, like
 
-YES = "yes"
+YES, ONE = "yes", "yes, one at a time"
 PROMPTS = ["a cat", "a dog", "a red car", "a tree"]
 ROUND = {
     "rounds": 1, "prompts_per_round": 2, "images_per_prompt": 2, "timesteps": 1, "updates": 1, "rank": 2,
@@ -44,6 +44,7 @@ class Trial:
         self.call = FAMILIES[name].call
         self.base = build(name)
         self.pipe: Any = None
+        self.one_at_a_time = False
 
     def alone(self, pipe: Any, prompt: str, seed: int) -> np.ndarray:
         """What the class itself draws."""
@@ -74,6 +75,7 @@ class Trial:
         for request, image in enumerate(out.images):
             mine = [c for c in out.candidates if c.request == request]
             assert image is max(mine, key=lambda c: c.score).image
+        self.one_at_a_time = any("batch_size=1" in note for note in out.notes)
         out.save(self.folder / "best")
 
     def halving(self) -> None:
@@ -158,7 +160,7 @@ ABILITIES: dict[str, Callable[[Trial], None]] = {
 
 
 def measure(name: str, folder: Path) -> dict[str, str]:
-    """Take a class through all abilities: "yes", or the sentence with which it was refused, by ability.
+    """Take a class through all abilities: `YES`, `ONE`, or the sentence with which it was refused, by ability.
 
     Whatever else goes wrong is raised, with the ability's name as a note.
     """
@@ -168,14 +170,14 @@ def measure(name: str, folder: Path) -> dict[str, str]:
         if why := FAMILIES[name].skipped.get(ability):
             found[ability] = f"not tried: {why}"
             continue
-        if ability == "LoRA out" and found["fine-tuning"] != YES:
+        if ability == "LoRA out" and found.get("fine-tuning") != YES:
             found[ability] = found["fine-tuning"]
             continue
         try:
             attempt(trial)
-            found[ability] = YES
+            found[ability] = ONE if ability == "best of 3" and trial.one_at_a_time else YES
         except CogGuidedError as error:
-            found[ability] = str(error)
+            found[ability] = str(error).replace(f"{folder}/", "")
             if ability == "wrapped":
                 return dict.fromkeys(ABILITIES, str(error))
         except Exception as error:
