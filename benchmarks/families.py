@@ -24,8 +24,8 @@ sys.path.insert(0, str(ROOT / "tests" / "pipelines"))
 
 HEAD = """# Families of pipelines
 
-What cogguided does on each text-to-image pipeline of diffusers {version}, tried on tiny models with random weights, on a
-CPU, by [benchmarks/families.py](../benchmarks/families.py); the builders are in
+What cogguided does on {count} text-to-image pipelines of diffusers {version}, tried on tiny models with random weights, on
+a CPU, by [benchmarks/families.py](../benchmarks/families.py); the builders are in
 [tests/pipelines/families](../tests/pipelines/families). It says that the mechanics work, not what is gained. Nothing in
 the package knows any of these by name.
 
@@ -102,7 +102,7 @@ def main() -> None:
         results[name], seconds = measured(name)
         yes = sum(answer.startswith("yes") for answer in results[name].values())
         print(f"{name:40} {yes} of {len(results[name])}   {seconds:5.1f} s", flush=True)
-    text = HEAD.format(version=diffusers.__version__) + table(results) + LEFT_OUT
+    text = HEAD.format(version=diffusers.__version__, count=len({name.split()[0] for name in results})) + table(results) + LEFT_OUT
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(text, "utf-8")
     print(f"{len(results)} classes: {arguments.output}")

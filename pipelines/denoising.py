@@ -17,7 +17,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from .diffusion import Level, noise_levels, step_count, without_variance
-from .trajectories import entry_scale, preparer
+from .stopping import entry_scale, preparer
 
 
 @dataclass

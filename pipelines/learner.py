@@ -23,8 +23,8 @@ from .diffusion import Level, noised, training_target
 from .encoding import Encodings
 from .frames import single_frames
 from .sampler import PipelineSampler, call_parameters, cpu_generator, denoisers
+from .stopping import PREPARERS, preparer, stages
 from .supervising import supervised
-from .trajectories import PREPARERS, preparer, stages
 
 ADAPTER = "cogguided"
 TOGETHER = 256

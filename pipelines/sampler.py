@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -13,14 +12,15 @@ import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
 
-from .._errors import BatchError, InputError, ModelError, unknown_name
+from .._errors import InputError, ModelError, unknown_name
 from ..guidance.base import Interrupted, Noise
-from ..guidance.run import is_out_of_memory
+from .batching import failures_told
 from .encoding import Encodings, encoded_once
 from .frames import single_frames
 from .leaving import processors_kept
 from .rejecting import finite_watched, mark_rejected
-from .trajectories import Leg, Trajectories, check_stoppable, on_leg
+from .stopping import check_stoppable
+from .trajectories import Leg, Trajectories, on_leg
 
 TEXT_ARGUMENTS = ("prompt_", "negative_prompt")
 CALLBACK = "callback_on_step_end"
@@ -148,23 +148,9 @@ class PipelineSampler:
             arguments["output_type"] = "pt"
         watched = finite_watched(self.pipe)
         counted, once = count_denoiser(self.pipe, self._add_nfe), encoded_once(self.pipe, self._encodings)
-        with processors_kept(self.pipe), counted, once, watched as finite:
-            state, seeded = torch.get_rng_state(), torch.initial_seed()
-            try:
-                output = call(self.pipe, prompt=prompt, generator=generator, **arguments)
-            except RuntimeError as error:
-                explain_width(error, arguments)
-                if not isinstance(prompt, list) or len(prompt) < 2 or is_out_of_memory(error):
-                    raise
-                raise BatchError(
-                    f"{self.base_class.__name__}: its call fails on {len(prompt)} prompts at once ({error}); "
-                    "one image is made at a time (batch_size=1)"
-                ) from error
-            if isinstance(generator, list) and len(generator) > 1 and seeds_torch(generator, state, seeded):
-                raise BatchError(
-                    f"{self.base_class.__name__}: its call seeds torch from one of several generators, so that "
-                    "an image depends on its batch; one is made at a time (batch_size=1)"
-                )
+        told = failures_told(self.base_class.__name__, prompt, generator, arguments)
+        with processors_kept(self.pipe), counted, once, watched as finite, told:
+            output = call(self.pipe, prompt=prompt, generator=generator, **arguments)
         if not with_graph:
             self._check_images(output[0])
             mark_rejected(output[0], output, finite)
@@ -325,46 +311,6 @@ def thinned(overrides: dict[str, Any], arguments: Mapping[str, Any]) -> dict[str
         if steps and name not in overrides and given is not None and len(given) > steps:
             overrides[name] = [given[place * len(given) // steps] for place in range(steps)]
     return overrides
-
-
-def seeds_torch(generators: Sequence[torch.Generator], state: torch.Tensor, seed: int) -> bool:
-    """Whether torch's own generator was seeded since it had a state and a seed, by that of one of `generators`."""
-    now = torch.initial_seed()
-    moved = not torch.equal(torch.get_rng_state(), state)
-    return now != seed or (moved and now in [generator.initial_seed() for generator in generators])
-
-
-WIDTHS = (
-    r"cannot be multiplied \(\d+x(?P<got>\d+) and (?P<wanted>\d+)x",
-    r"with shape \[\*, (?P<wanted>\d+)\], but got input of size\s*\[.*?(?P<got>\d+)\]",
-    r"Expected size (?P<wanted>\d+) but got size (?P<got>\d+)",
-    r"tensor a \((?P<wanted>\d+)\) must match the size of tensor b \((?P<got>\d+)\)",
-)
-
-
-def explain_width(error: RuntimeError, arguments: Mapping[str, Any]) -> None:
-    """Check that torch did not fail on a caller's own embeddings, of another width than the pipeline's models take.
-
-    Raises:
-        InputError: it did; the sentence names the argument.
-
-    >>> error = RuntimeError("mat1 and mat2 shapes cannot be multiplied (48x20 and 16x16)")
-    >>> explain_width(error, {"prompt_embeds": torch.zeros(1, 24, 20)})
-    Traceback (most recent call last):
-    ...
-    cogguided._errors.InputError: prompt_embeds: expected 16 features a token, as this pipeline's own text encoder ...
-    """
-    found = next((match for pattern in WIDTHS if (match := re.search(pattern, str(error)))), None)
-    if found is None:
-        return
-    wanted, got = int(found["wanted"]), int(found["got"])
-    for name, value in arguments.items():
-        if "embeds" in name and isinstance(value, torch.Tensor) and value.ndim and value.shape[-1] == got != wanted:
-            what = "features" if "pooled" in name else "features a token"
-            raise InputError(
-                f"{name}: expected {wanted} {what}, as this pipeline's own text encoder gives, got {got} (shape "
-                f"{tuple(value.shape)}): they were made by another model's"
-            ) from error
 
 
 def spread_texts(arguments: dict[str, Any], prompt: str | list[str] | None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from cogguided import BestOfN, CogGuidedPipeline, Drafts, FakeScorer, Halving
 from cogguided._errors import InputError, ModelError
 from cogguided.pipelines.diffusion import clean_latents, noise_levels, noised, training_target
 from cogguided.pipelines.loading import load_base
-from cogguided.pipelines.trajectories import entry_scale
+from cogguided.pipelines.stopping import entry_scale
 
 SMALL = CALL["sd15"]
 

@@ -1,4 +1,4 @@
-"""Every text-to-image pipeline of diffusers that can be built without a network, at tiny size."""
+"""Text-to-image pipelines of diffusers that can be built without a network, at tiny size."""
 
 from . import flux, known, language, pixels, stable_diffusion, stages, transformers  # noqa: F401 - each registers its classes
 from .abilities import ABILITIES, ONE, YES, measure
