@@ -7,6 +7,7 @@
     │   ├── ImageError          an image that cannot be read; names the file
     │   └── UnknownNameError    a name nobody registered; lists the nearest ones
     ├── ModelError          a model or checkpoint that does not fit               (also a ValueError)
+    │   └── BatchError          a pipeline whose call fails on several images at once
     ├── MissingExtraError   an optional dependency is absent; names the extra     (also an ImportError)
     ├── RecordError         a saved record or folder that cannot be read          (also a ValueError)
     ├── GenerationError     nothing could be made or chosen                       (also a RuntimeError)
@@ -40,6 +41,10 @@ class UnknownNameError(InputError):
 
 class ModelError(CogGuidedError, ValueError):
     """A model or checkpoint that does not fit what it was given for."""
+
+
+class BatchError(ModelError):
+    """A pipeline's call fails on several prompts at once; one at a time may work."""
 
 
 class MissingExtraError(CogGuidedError, ImportError):

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import math
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
-import torch
 from PIL import Image
 
-from .._errors import GenerationError, InputError
+from .._errors import BatchError, GenerationError, InputError
 from ..scorers import Scorer, Target, TargetScores, load_scorer
 from .choosing import ImageEncoder, choose, keep_different, mean_distance, ties
+from .memory import free_memory, is_out_of_memory
 from .rates import Arm, Rates
 from .rewriting.proposers.base import Proposer
 from .types import REJECTED, Budget, Candidate, Interrupted, Job, Request, Sampler
@@ -159,10 +157,9 @@ class Run:
             size = min(count - start, batch_size or DEFAULT_BATCH_SIZE, self._fits or count)
             try:
                 done.append(work(range(start, start + size)))
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
+            except (MemoryError, RuntimeError, BatchError) as error:
+                if not self._smaller(size, error):
                     raise
-                self._halve(size, error)
                 continue
             start += size
         return done
@@ -238,10 +235,9 @@ class Run:
                 self.candidates.append(self._candidate(job, image, batch))
                 self.candidates[-1].finished = False
             raise
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
+        except (MemoryError, RuntimeError, BatchError) as error:
+            if not self._smaller(len(batch), error):
                 raise
-            self._halve(len(batch), error)
             return False
         sampled = self.seconds
         made = [self._candidate(job, image, batch) for job, image in zip(batch, images, strict=True)]
@@ -269,6 +265,17 @@ class Run:
                 "index": next(i for i, mate in enumerate(batch) if mate is job),
             },
         )
+
+    def _smaller(self, size: int, error: BaseException) -> bool:
+        """Whether an error is one of the batch's size; later ones are smaller then."""
+        if isinstance(error, BatchError):
+            self._fits = 1
+            self.note(str(error))
+            return True
+        if is_out_of_memory(error):
+            self._halve(size, error)
+            return True
+        return False
 
     def _halve(self, size: int, error: BaseException) -> None:
         if size == 1:
@@ -376,23 +383,3 @@ def write_scores(candidates: Sequence[Candidate], result: TargetScores) -> None:
         candidate.stds = {name: stds[i] for name, (_, stds) in terms.items() if stds is not None}
         candidate.error = result.errors[i]
         candidate.valid = math.isfinite(totals[i])
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on any device.
-
-    >>> is_out_of_memory(RuntimeError("MPS backend out of memory")), is_out_of_memory(RuntimeError("shape"))
-    (True, False)
-    """
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and bool(
-        re.search(r"out of memory|can't allocate memory|not enough memory", str(error))
-    )
-
-
-def free_memory() -> None:
-    """Give memory that is no longer used back to the device, where it has such a cache."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -11,10 +11,11 @@ import torch
 
 from .._errors import GenerationError, InputError
 from ..guidance import BestOfN, Candidate, Guidance, Request, Run
-from ..guidance.run import NOT_SCORED, is_out_of_memory
+from ..guidance.memory import is_out_of_memory
+from ..guidance.run import NOT_SCORED
 from ..guidance.types import Interrupted
-from .driving.global_noise import state_of
 from .driving.sampler import PipelineSampler, cpu_generator, is_text_argument
+from .records.global_noise import state_of
 
 Prompt = str | Sequence[str] | None
 

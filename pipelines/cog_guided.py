@@ -58,8 +58,6 @@ class CogGuidedPipeline(DiffusionPipeline):
             "or CogGuidedPipeline.from_pipe(pipe, target=...)"
         )
 
-    # ------------------------------------------------------------------ making one
-
     @classmethod
     def from_pretrained(
         cls,
@@ -146,8 +144,6 @@ class CogGuidedPipeline(DiffusionPipeline):
         guided: Self = pipe
         return guided
 
-    # ------------------------------------------------------------------ what it wants
-
     @property
     def target(self) -> TargetSpec | None:
         """What images should have more of, when a call does not say; set it to change it."""
@@ -222,8 +218,6 @@ class CogGuidedPipeline(DiffusionPipeline):
         if ACTIVE in self.__dict__:
             self.__dict__[ACTIVE].unswap()
 
-    # ------------------------------------------------------------------ diffusers' own
-
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Move or cast the pipeline as diffusers does; the scorers it has loaded follow to the device."""
         pipe: Self = super().to(*args, **kwargs)
@@ -233,9 +227,15 @@ class CogGuidedPipeline(DiffusionPipeline):
 
     def progress_bar(self, iterable: Any = None, total: int | None = None) -> Any:
         """Return diffusers' bar; one over steps, beneath one over candidates, is cleared when it is done."""
-        bar = super().progress_bar(iterable, total)
+        # not the base's own: that of a combined pipeline returns nothing and turns on offloading
+        bar = DiffusionPipeline.progress_bar(self, iterable, total)
         bar.leave = bar.leave and not bar.pos
         return bar
+
+    def set_progress_bar_config(self, **kwargs: Any) -> None:
+        """Set how progress is shown, the parts of a combined pipeline included."""
+        DiffusionPipeline.set_progress_bar_config(self, **kwargs)
+        super().set_progress_bar_config(**kwargs)
 
     def read_settings_when_named(self) -> None:
         """Read `cogguided.json` once diffusers has said where the pipeline is from (`custom_pipeline=`)."""
@@ -265,8 +265,6 @@ class CogGuidedPipeline(DiffusionPipeline):
         # first of all, so that it goes along when push_to_hub uploads the folder
         (Path(save_directory) / FILE).write_text(json.dumps(facts, indent=2) + "\n", "utf-8")
         super().save_pretrained(save_directory, *args, **kwargs)
-
-    # ------------------------------------------------------------------ the call
 
     @one_at_a_time
     def __call__(

@@ -37,8 +37,9 @@ def load_base(model: str | Path, **kwargs: Any) -> tuple[DiffusionPipeline, str]
         raise ModelError(f"model {name!r}: no such folder")
     try:
         base = DiffusionPipeline.from_pretrained(source, **kwargs)
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, ImportError, RuntimeError) as error:
         hint = "'embedded' is the one that is always at hand"
-        raise ModelError(f"model {name!r} cannot be loaded ({hint}): {error}") from error
+        why = " ".join(str(error).split()) if isinstance(error, ImportError) else str(error)  # begins on a new line
+        raise ModelError(f"model {name!r} cannot be loaded ({hint}): {why}") from error
     base.register_to_config(_name_or_path=name)
     return base, source

@@ -49,7 +49,8 @@ class FinetuneConfig:
         max_grad_norm: gradients are clipped to it.
         rank: of the LoRA.
         alpha: of the LoRA; its scale is alpha / rank. None: the rank.
-        target_modules: names of the layers that LoRA is put on, or "all-linear".
+        target_modules: names of the layers that LoRA is put on, or "all-linear". By default attention's
+            projections, or, where a denoiser has none of those, the linear layers within what it calls attention.
         ema: share of the old weights that the sampling model keeps after a round.
         beta: None: 1 for "nft" (mixture, see `nft_loss`), 2000 for "dpo" (tie to the reference, see `dpo_loss`).
         temperature: of the exponential weights of "rwr", in standard deviations.

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 
 from ..._errors import TrainingError
-from ..run import free_memory, is_out_of_memory
+from ..memory import free_memory, is_out_of_memory
 from .config import FinetuneConfig
 
 

@@ -14,7 +14,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from ..._errors import TrainingError
-from ..run import free_memory
+from ..memory import free_memory
 from .base import Learner
 from .config import FinetuneConfig
 from .drawing import generator, round_prompts, seed_of

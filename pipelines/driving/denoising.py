@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 
-from .diffusion import Level, noise_levels
+from .diffusion import Level, noise_levels, step_count, without_variance
+from .stopping import entry_scale, preparer
 
 
 @dataclass
@@ -28,12 +29,14 @@ class Question:
         latents: (B, ...) as the pipeline's loop holds them; None: those that it begins with.
         output: (B, ...) of the denoiser, as the scheduler gets it.
         levels: noise level of each step of the schedule.
+        scale: what the call multiplies prepared latents by; found when it begins with its own.
     """
 
     step: int = 0
     latents: torch.Tensor | None = None
     output: torch.Tensor | None = None
     levels: list[Level] = field(default_factory=list)
+    scale: float = 1.0
 
 
 class _Answered(Exception):
@@ -45,16 +48,19 @@ def asked(pipe: DiffusionPipeline, question: Question) -> Iterator[None]:
     """Let the pipeline's next call do nothing but answer a question."""
     scheduler: Any = pipe.components["scheduler"]
     before = dict(vars(scheduler))
-    prepare, set_timesteps = pipe.prepare_latents, scheduler.set_timesteps
+    name: Any = preparer(pipe)
+    prepare, set_timesteps = getattr(pipe, name), scheduler.set_timesteps
     schedule: list[Any] = []
+    began: list[torch.Tensor] = []
 
     @functools.wraps(prepare)
     def prepare_latents(*args: Any, **kwargs: Any) -> Any:
         out = prepare(*args, **kwargs)
-        if question.latents is None:
-            return out
         drawn = out[0] if isinstance(out, tuple) else out
-        latents = question.latents.to(drawn)
+        if question.latents is None:
+            began.append(drawn)
+            return out
+        latents = question.latents.to(drawn) / question.scale
         return (latents, *out[1:]) if isinstance(out, tuple) else latents
 
     @functools.wraps(set_timesteps)
@@ -66,13 +72,15 @@ def asked(pipe: DiffusionPipeline, question: Question) -> Iterator[None]:
             scheduler._step_index = question.step
 
     @functools.wraps(scheduler.step)
-    def step(model_output: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    def step(model_output: torch.Tensor, timestep: Any, sample: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         scheduler.timesteps = schedule[0]
-        question.output = model_output
-        question.levels = [noise_levels(scheduler, t, k)[0] for k, t in enumerate(schedule[0])]
+        question.output = without_variance(scheduler, model_output, sample)
+        if began:
+            question.scale = entry_scale(began[0], sample)
+        question.levels = [noise_levels(scheduler, schedule[0][k], k)[0] for k in range(step_count(scheduler))]
         raise _Answered
 
-    pipe.__dict__["prepare_latents"] = prepare_latents
+    pipe.__dict__[name] = prepare_latents
     vars(scheduler).update(set_timesteps=set_one, step=step)
     if hasattr(scheduler, "set_begin_index"):
         vars(scheduler)["set_begin_index"] = lambda begin_index=0: None
@@ -81,6 +89,6 @@ def asked(pipe: DiffusionPipeline, question: Question) -> Iterator[None]:
     except _Answered:
         pass
     finally:
-        pipe.__dict__.pop("prepare_latents", None)
+        pipe.__dict__.pop(name, None)
         vars(scheduler).clear()
         vars(scheduler).update(before)

@@ -6,6 +6,7 @@ alpha^2 + sigma^2 = 1; Euler's scale x so that alpha = 1 (Karras et al. 2022, ar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,6 +33,27 @@ def is_flow(scheduler: Any) -> bool:
     )
 
 
+def is_trigonometric(scheduler: Any) -> bool:
+    """Whether a scheduler's timesteps are angles: x = cos(t) * clean + sin(t) * sigma_data * noise.
+
+    TrigFlow (Lu & Song 2024, arXiv:2410.11081, eq. 4), which Sana Sprint is distilled in.
+    """
+    return bool(scheduler.config.get("prediction_type") == "trigflow")
+
+
+def step_count(scheduler: Any) -> int:
+    """Return how many steps a scheduler's timesteps stand for; those that are angles end with the picture's own, 0.
+
+    >>> from diffusers import DDIMScheduler, SCMScheduler
+    >>> schedulers = DDIMScheduler(), SCMScheduler()
+    >>> for scheduler in schedulers:
+    ...     scheduler.set_timesteps(2)
+    >>> [(len(scheduler.timesteps), step_count(scheduler)) for scheduler in schedulers]
+    [(2, 2), (3, 2)]
+    """
+    return len(scheduler.timesteps) - is_trigonometric(scheduler)
+
+
 def noise_levels(scheduler: Any, timestep: Any, index: int) -> tuple[Level, Level]:
     """Return the noise levels at a step and after it.
 
@@ -49,6 +71,10 @@ def noise_levels(scheduler: Any, timestep: Any, index: int) -> tuple[Level, Leve
     >>> noise_levels(scheduler, scheduler.timesteps[1], 1)
     ((0.75, 0.25), (1.0, 0.0))
     """
+    if is_trigonometric(scheduler):
+        angles = [float(t) for t in scheduler.timesteps[index : index + 2]]
+        now, after = ((math.cos(t), math.sin(t) * scheduler.config.sigma_data) for t in angles)
+        return now, after
     sigmas = getattr(scheduler, "sigmas", None)
     if sigmas is not None and len(sigmas) > len(scheduler.timesteps):
         return _level(scheduler, sigmas[index]), _level(scheduler, sigmas[index + 1])
@@ -76,6 +102,13 @@ def _variance_preserving(scheduler: Any, timestep: Any) -> Level:
     return kept**0.5, (1 - kept) ** 0.5
 
 
+def without_variance(scheduler: Any, output: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
+    """Return a model's prediction alone, where its output (B, 2 C, ...) has a learned variance beside it."""
+    if scheduler.config.get("variance_type") in ("learned", "learned_range") and output.shape != sample.shape:
+        return output[:, : sample.shape[1]]
+    return output
+
+
 def clean_latents(scheduler: Any, output: torch.Tensor, sample: torch.Tensor, level: Level) -> torch.Tensor:
     """Return the clean latents (B, ...) that a model's output predicts, in float32, before any clipping.
 
@@ -94,13 +127,20 @@ def clean_latents(scheduler: Any, output: torch.Tensor, sample: torch.Tensor, le
     tensor(1.)
     """
     alpha, sigma = level
-    output = output.float()
+    output = without_variance(scheduler, output, sample).float()
     sample = sample.float()
     found: torch.Tensor
+    if hasattr(scheduler, "precondition_outputs"):
+        kept, scale = _preconditioning(scheduler, sigma)
+        found = kept * sample + scale * output
+        return found
     if is_flow(scheduler):
         found = sample - sigma * output
         return found
     kind = scheduler.config.get("prediction_type", "epsilon")
+    if kind == "trigflow":
+        found = alpha * sample - sigma / scheduler.config.sigma_data * output
+        return found
     if kind == "epsilon":
         found = (sample - sigma * output) / alpha
         return found
@@ -111,6 +151,15 @@ def clean_latents(scheduler: Any, output: torch.Tensor, sample: torch.Tensor, le
         found = (alpha * sample / length - sigma * output) / length
         return found
     raise ModelError(f"{type(scheduler).__name__}: prediction_type {kind!r} is not known here")
+
+
+def _preconditioning(scheduler: Any, sigma: float) -> Level:
+    """How EDM's schedulers make clean latents of a sample and an output: their scales (Karras et al. 2022, eq. 7)."""
+    one, none = torch.ones(1), torch.zeros(1)
+    noise = torch.tensor([sigma])
+    kept = scheduler.precondition_outputs(one, none, noise)
+    scale = scheduler.precondition_outputs(none, one, noise)
+    return float(kept), float(scale)
 
 
 def stochastic_step(
@@ -176,6 +225,10 @@ def training_target(scheduler: Any, clean: torch.Tensor, noise: torch.Tensor, le
     >>> training_target(DDIMScheduler(), torch.ones(1), torch.zeros(1), (0.8, 0.6))
     tensor([0.])
     """
+    if hasattr(scheduler, "precondition_outputs"):
+        kept, scale = _preconditioning(scheduler, level[1])
+        scaled: torch.Tensor = (clean - kept * noised(clean, noise, level)) / scale
+        return scaled
     if is_flow(scheduler):
         return noise - clean
     kind = scheduler.config.get("prediction_type", "epsilon")
@@ -183,6 +236,9 @@ def training_target(scheduler: Any, clean: torch.Tensor, noise: torch.Tensor, le
         return noise
     if kind == "sample":
         return clean
+    if kind == "trigflow":
+        data = float(scheduler.config.sigma_data)
+        return level[0] * data * noise - level[1] / data * clean
     if kind == "v_prediction":
         alpha, sigma = level
         length = (alpha**2 + sigma**2) ** 0.5

@@ -70,8 +70,13 @@ def encoded_once(pipe: DiffusionPipeline, encodings: Encodings) -> Iterator[None
                 if bound.arguments.get("batch_size") == count:
                     bound.arguments["batch_size"] = len(different)
                 encodings.put(key, original(*bound.args, **bound.kwargs))
+        if rows == different:
+            return _copy(encodings.kept[key])
         places = [different.index(row) for row in rows]
-        return _take(encodings.kept[key], places, len(different))
+        try:
+            return _take(encodings.kept[key], places, len(different))
+        except _CannotTell:
+            return original(*args, **kwargs)
 
     pipe.__dict__["encode_prompt"] = encode_prompt
     try:
@@ -87,12 +92,37 @@ def _copy(encoded: Any) -> Any:
     return encoded.clone() if isinstance(encoded, torch.Tensor) else encoded
 
 
+class _CannotTell(Exception):
+    """An output whose rows are not to be told from its other parts."""
+
+
 def _take(encoded: Any, places: Sequence[int], count: int) -> Any:
-    """Rows of an encoder's output: tensors (count, ...), lists of `count`, tuples of those, and None."""
+    """Rows of an encoder's output: tensors (count, ...), lists of `count`, tuples of those, and None.
+
+    A list of tensors (count, ...), as of hidden layers, is taken from each. What is not of the batch passes as it is:
+    plain values, and positions (T, 3) or (T, 4), which are the same for every text.
+
+    Raises:
+        _CannotTell: neither, or both.
+
+    >>> both = torch.arange(4.0).view(2, 2)
+    >>> [t.tolist() for t in _take((both, [both + 10, both + 20, both + 30]), [1, 1, 0], 2)[1]][0]
+    [[12.0, 13.0], [12.0, 13.0], [10.0, 11.0]]
+    """
     if isinstance(encoded, tuple):
         return tuple(_take(part, places, count) for part in encoded)
     if isinstance(encoded, list):
-        return [encoded[place] for place in places] if len(encoded) == count else encoded
-    if isinstance(encoded, torch.Tensor) and encoded.shape[0] == count:
+        batched = [isinstance(part, torch.Tensor) and part.ndim > 0 and part.shape[0] == count for part in encoded]
+        if len(encoded) == count and not any(batched):
+            return [encoded[place] for place in places]
+        if len(encoded) != count and all(batched):
+            return [part[list(places)] for part in encoded]
+        raise _CannotTell
+    if isinstance(encoded, torch.Tensor):
+        if encoded.ndim == 2 and encoded.shape[1] in (3, 4):
+            return encoded.clone()
+        axes = [size == count for size in encoded.shape]
+        if axes[:1] != [True] or (encoded.ndim > 3 and axes[1]):  # as of hidden layers: (layers, count, T, D)
+            raise _CannotTell
         return encoded[list(places)]
     return encoded

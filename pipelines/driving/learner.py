@@ -16,12 +16,14 @@ from peft.utils import get_peft_model_state_dict
 from PIL import Image
 
 from ..._errors import ModelError
+from ...guidance.finetuning.config import ATTENTION
 from ...guidance.types import Noise
 from .denoising import Question, asked
 from .diffusion import Level, noised, training_target
 from .encoding import Encodings
 from .frames import single_frames
 from .sampler import PipelineSampler, call_parameters, cpu_generator, denoisers
+from .stopping import PREPARERS, preparer, stages
 from .supervising import supervised
 
 ADAPTER = "cogguided"
@@ -60,13 +62,7 @@ class PipelineLearner:
         guided: bool = False,
     ) -> None:
         self.pipe, self.base_class = pipe, base_class
-        models = denoisers(pipe)
-        if len(models) != 1 or not callable(getattr(pipe, "prepare_latents", None)):
-            raise ModelError(
-                f"{base_class.__name__} cannot be fine-tuned: expected one denoiser and prepare_latents, found "
-                f"{len(models)} among {sorted(pipe.components)}"
-            )
-        self.denoiser: Any = models[0]
+        self.denoiser: Any = trainable(pipe)
         if any(isinstance(module, BaseTunerLayer) for module in self.denoiser.modules()):
             raise ModelError(
                 "the denoiser has an adapter already: make it part of the weights (pipe.fuse_lora() and "
@@ -83,9 +79,12 @@ class PipelineLearner:
         self._asking._encodings = kept
         self._asking.arguments = dict(arguments) if guided else self._without_guidance(dict(arguments))
         self._levels: dict[int | None, list[Level]] = {}
+        self._scale = 1.0
 
     def _add_adapter(self, rank: int, alpha: float | None, target_modules: Sequence[str] | str, seed: int) -> None:
         names = target_modules if isinstance(target_modules, str) else list(target_modules)
+        if names == list(ATTENTION):
+            names = attention_layers(self.denoiser)
         config = LoraConfig(r=rank, lora_alpha=alpha or rank, target_modules=names)  # type: ignore[arg-type]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -95,7 +94,10 @@ class PipelineLearner:
                 else:
                     inject_adapter_in_model(config, self.denoiser, adapter_name=ADAPTER)
             except ValueError as error:
-                raise ModelError(f"no LoRA on {type(self.denoiser).__name__}: {error}") from error
+                raise ModelError(
+                    f"no LoRA on {type(self.denoiser).__name__}: {error} target_modules='all-linear' takes all of "
+                    "its linear layers"
+                ) from error
         self._config = config
         for name, parameter in self.denoiser.named_parameters():
             if ADAPTER in name:
@@ -142,6 +144,7 @@ class PipelineLearner:
             with torch.no_grad():
                 self._ask([prompt], question, steps)
             self._levels[steps] = question.levels
+            self._scale = question.scale
         return self._levels[steps]
 
     def predict(
@@ -163,7 +166,7 @@ class PipelineLearner:
         """
         level = self.levels(prompts[0], steps)[step]
         clean, noise = clean.to(self.device), noise.to(self.device)
-        question = Question(step, noised(clean.float(), noise.float(), level))
+        question = Question(step, noised(clean.float(), noise.float(), level), scale=self._scale)
         output = self._ask(prompts, question, steps)
         return output, training_target(self.pipe.components["scheduler"], clean.float(), noise.float(), level)
 
@@ -218,7 +221,7 @@ class PipelineLearner:
                 layer.enable_adapters(True)
 
     def save(self, folder: Path) -> None:
-        """Write the LoRA for plain diffusers' `load_lora_weights`, or, for a pipeline without it, for peft.
+        """Write the LoRA for plain diffusers' `load_lora_weights`, or for peft, where there is no such thing.
 
         Raises:
             ModelError: the pipeline takes no LoRA of its denoiser.
@@ -226,7 +229,7 @@ class PipelineLearner:
         state = {n: t.detach().cpu().contiguous() for n, t in self._state().items()}
         name = next(n for n, m in self.pipe.components.items() if m is self.denoiser)
         write = getattr(self.base_class, "save_lora_weights", None)
-        if write is None:
+        if write is None or not hasattr(self.denoiser, "load_lora_adapter"):
             self._config.save_pretrained(str(folder))
             from safetensors.torch import save_file
 
@@ -257,14 +260,56 @@ class PipelineLearner:
         plain = {k: v for k, v in arguments.items() if not k.startswith("negative_prompt")}
         name = next((n for n in ("true_cfg_scale", "guidance_scale") if n in known), None)
         tries: list[dict[str, Any]] = [{name: scale} for scale in (1.0, 0.0)] if name else [{}]
+        # guidance of other kinds, by perturbed or self-attention: pag_scale, sag_scale
+        others = {n: 0.0 for n, p in known.items() if n.endswith("_scale") and n != name and _is_number(p.default)}
+        tries += [{**changes, **others} for changes in tries if others]
         for changes in tries:
             self._asking.arguments = {**plain, **changes}
             before = self._asking.nfe
-            with torch.no_grad():
-                self._ask([" "], Question(), None)
+            try:
+                with torch.no_grad():
+                    self._ask([" "], Question(), None)
+            except (RuntimeError, ValueError):  # some stand one kind of guidance not alone
+                if changes is tries[-1]:
+                    raise
+                continue
             if self._asking.nfe - before == 1:
                 return self._asking.arguments
         raise ModelError(
             f"{self.base_class.__name__} asks its denoiser {self._asking.nfe - before} times a step even without "
-            "guidance: its loss is not defined"
+            "guidance: the loss of its prediction for the prompt alone is not defined; FinetuneConfig(guided=True) "
+            "fits that after guidance"
         )
+
+
+def trainable(pipe: DiffusionPipeline) -> torch.nn.Module:
+    """Return the one denoiser of a pipeline whose loop can be entered at any step.
+
+    Raises:
+        ModelError: there is none, or several; the sentence says what works.
+    """
+    name, works = type(pipe).__name__, "guidance that makes whole images, such as BestOfN, works on it"
+    several = stages(pipe)
+    if len(several) > 1:
+        why = f"it draws in several stages, with {', '.join(several)}"
+        raise ModelError(f"{name} cannot be fine-tuned: {why}; {works}")
+    models = denoisers(pipe)
+    if len(models) != 1:
+        why = f"expected one denoiser, found {len(models)} among {sorted(pipe.components)}"
+        raise ModelError(f"{name} cannot be fine-tuned: {why}; {works}")
+    if preparer(pipe) is None:
+        why = f"it has no {' and no '.join(PREPARERS)}, so its denoiser cannot be asked about given latents"
+        raise ModelError(f"{name} cannot be fine-tuned: {why}; {works}")
+    return models[0]
+
+
+def attention_layers(denoiser: torch.nn.Module) -> list[str]:
+    """Return the names of the projections of attention: diffusers' usual ones, or else the linear layers in it."""
+    linear = [name for name, module in denoiser.named_modules() if isinstance(module, torch.nn.Linear)]
+    if any(name == usual or name.endswith(f".{usual}") for name in linear for usual in ATTENTION):
+        return list(ATTENTION)
+    return [name for name in linear if "attn" in name or "attention" in name] or list(ATTENTION)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

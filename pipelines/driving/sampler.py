@@ -14,14 +14,17 @@ from PIL import Image
 
 from ..._errors import InputError, ModelError, unknown_name
 from ...guidance.types import Interrupted, Noise
+from .batching import failures_told
 from .encoding import Encodings, encoded_once
 from .frames import single_frames
+from .leaving import processors_kept
 from .rejecting import finite_watched, mark_rejected
+from .stopping import check_stoppable
 from .trajectories import Leg, Trajectories, on_leg
 
 TEXT_ARGUMENTS = ("prompt_", "negative_prompt")
 CALLBACK = "callback_on_step_end"
-DENOISERS = ("transformer", "unet", "prior")
+DENOISERS = ("transformer", "unet", "prior", "decoder", "super_res")
 
 
 def call_parameters(base_class: type[DiffusionPipeline]) -> dict[str, inspect.Parameter]:
@@ -46,13 +49,24 @@ def check_text_to_image(base_class: type[DiffusionPipeline]) -> None:
     >>> check_text_to_image(StableDiffusionXLPipeline)
     """
     parameters = call_parameters(base_class)
-    missing = [name for name in ("prompt", "generator", "num_inference_steps") if name not in parameters]
+    missing = [name for name in ("prompt", "generator") if name not in parameters]
+    if not any(name.endswith("num_inference_steps") for name in parameters):  # one for each stage in some
+        missing.append("num_inference_steps")
     needed = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty and n != "prompt"]
-    others = ("image", "mask_image", "num_frames")
-    needed += [n for n in others if n in parameters and not _may_be_none(parameters[n])]
-    if missing or needed:
-        why = f"its call lacks {missing}" if missing else f"its call works on {sorted(set(needed))}"
-        raise ModelError(f"{base_class.__name__} is not a text-to-image pipeline: {why}")
+    needed += [n for n in ("image", "mask_image") if n in parameters and not _may_be_none(parameters[n])]
+    needed += [n for n in ("control_image", "control_mask") if n in parameters]
+    moving = [n for n in parameters if any(part in n for part in ("video", "frame", "audio"))]
+    if missing:
+        why = f"its call lacks {missing}"
+    elif moving:
+        why = f"its call is about video or sound, by {sorted(moving)}"
+    elif needed:
+        why = f"its call works on {sorted(set(needed))}"
+    elif not {"height", "num_images_per_prompt"} & parameters.keys():
+        why = "its call has neither height nor num_images_per_prompt, as those that make images have"
+    else:
+        return
+    raise ModelError(f"{base_class.__name__} is not a text-to-image pipeline: {why}")
 
 
 def _may_be_none(parameter: inspect.Parameter) -> bool:
@@ -133,18 +147,30 @@ class PipelineSampler:
             call = getattr(call, "__wrapped__", call)  # beneath diffusers' no_grad
             arguments["output_type"] = "pt"
         watched = finite_watched(self.pipe)
-        with count_denoiser(self.pipe, self._add_nfe), encoded_once(self.pipe, self._encodings), watched as finite:
+        counted, once = count_denoiser(self.pipe, self._add_nfe), encoded_once(self.pipe, self._encodings)
+        told = failures_told(self.base_class.__name__, prompt, generator, arguments)
+        with processors_kept(self.pipe), counted, once, watched as finite, told:
             output = call(self.pipe, prompt=prompt, generator=generator, **arguments)
         if not with_graph:
+            self._check_images(output[0])
             mark_rejected(output[0], output, finite)
         if getattr(self.pipe, "_interrupt", False):  # set by the user's step callback, as diffusers documents
             raise Interrupted(list(output[0]))
         return output[0] if with_graph else list(output[0])  # `images`, or `image` in some
 
+    def _check_images(self, made: Any) -> None:
+        """Check that a call gave pictures; the first half of a combined pipeline gives embeddings."""
+        if not isinstance(made, list) or not all(isinstance(image, Image.Image) for image in made):
+            raise ModelError(
+                f"{self.base_class.__name__} gave a {type(made).__name__} in place of images: not a text-to-image "
+                "pipeline; where it is the first part of one, wrap the combined pipeline"
+            )
+
     def begin(
         self, prompts: Sequence[str], noise: Sequence[Noise], overrides: Mapping[str, Any] | None = None
     ) -> Trajectories:
         """Return B images before their first step; `overrides` are arguments of the call, e.g. fewer steps."""
+        check_stoppable(self.pipe)
         changed = thinned(dict(overrides or {}), self.arguments)
         check_arguments(self.base_class, changed)
         entry = {"begin": list(prompts), "noise": list(noise), "arguments": changed}
@@ -311,11 +337,11 @@ def is_text_argument(name: str) -> bool:
 
 
 def denoisers(pipe: DiffusionPipeline) -> list[torch.nn.Module]:
-    """Return the components that are called at every step, by diffusers' naming."""
+    """Return the components that are called at every step, by diffusers' naming, in all stages."""
     return [
         module
         for name, module in pipe.components.items()
-        if name.startswith(DENOISERS) and isinstance(module, torch.nn.Module)
+        if name.removeprefix("prior_").startswith(DENOISERS) and isinstance(module, torch.nn.Module)
     ]
 
 

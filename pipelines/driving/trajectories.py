@@ -21,7 +21,8 @@ from PIL import Image
 
 from ..._errors import InputError, ModelError
 from ...guidance.types import Noise
-from .diffusion import clean_latents, noise_levels, stochastic_step
+from .diffusion import clean_latents, noise_levels, step_count, stochastic_step
+from .stopping import WHOLE, check_stoppable, entry_scale, global_state, preparer
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +41,7 @@ class Trajectories:
         overrides: arguments of the pipeline's call in which these rows differ from the user's own.
         rows: where each row stands in the sampler's trace: (entry, place there).
         settings: attributes of the pipeline that the user's step callback has changed, such as its guidance scale.
+        scale: what the call multiplies prepared latents by before its loop holds them.
     """
 
     prompts: tuple[str, ...]
@@ -53,6 +55,7 @@ class Trajectories:
     state: dict[str, Any] | None = None
     generators: tuple[torch.Tensor, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
+    scale: float = 1.0
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -153,14 +156,8 @@ def on_leg(
     Raises:
         ModelError: the pipeline or its scheduler does not follow diffusers' conventions.
     """
-    scheduler = pipe.components.get("scheduler")
-    for owner, needs in ((pipe, ["prepare_latents"]), (scheduler, ["set_timesteps", "step"])):
-        missing = [name for name in needs if not callable(getattr(owner, name, None))]
-        if missing:
-            raise ModelError(
-                f"{type(pipe).__name__} cannot be stopped half-way: {type(owner).__name__} has no {missing}; use "
-                "guidance that makes whole images, such as BestOfN"
-            )
+    check_stoppable(pipe)
+    scheduler: Any = pipe.components["scheduler"]
     before = dict(vars(scheduler))
     try:
         hooks = _Hooks(pipe, scheduler, leg, generators)
@@ -170,7 +167,7 @@ def on_leg(
     except _Stop:
         pass
     finally:
-        pipe.__dict__.pop("prepare_latents", None)
+        pipe.__dict__.pop(preparer(pipe), None)
         vars(scheduler).clear()
         vars(scheduler).update(before)
 
@@ -181,14 +178,18 @@ class _Hooks:
     def __init__(self, pipe: DiffusionPipeline, scheduler: Any, leg: Leg, generators: list[torch.Generator]) -> None:
         self.pipe, self.scheduler, self.leg, self.generators = pipe, scheduler, leg, generators
         self.done = leg.start.done
+        self.scale = leg.start.scale
         self.stop_at = 0
         self.in_callback = False
         self.total = 0
+        self.prepared: Any = None
+        self.began = torch.get_rng_state()
         self.changed: dict[str, Any] = {}
 
     def attach(self) -> None:
         own = self.scheduler
-        self.pipe.__dict__["prepare_latents"] = self._wrap(self.pipe.prepare_latents, self._prepare_latents)
+        prepare: Any = preparer(self.pipe)
+        self.pipe.__dict__[prepare] = self._wrap(getattr(self.pipe, prepare), self._prepare_latents)
         vars(own)["set_timesteps"] = self._wrap(own.set_timesteps, self._set_timesteps)
         vars(own)["step"] = self._wrap(own.step, self._step)
         if hasattr(own, "set_begin_index") and self.leg.start.state is not None:
@@ -235,16 +236,28 @@ class _Hooks:
                 "half-way: use guidance that makes whole images, such as BestOfN"
             )
 
+    def _check_drawn(self, before: torch.Tensor, like: torch.Tensor, what: str) -> None:
+        """Check that nothing came from torch's global state, which rows on their own cannot have again."""
+        if not torch.equal(before, global_state(like)):
+            raise ModelError(
+                f"{type(self.pipe).__name__} cannot be stopped half-way: {what} from torch's global state in place "
+                f"of the generators; {WHOLE}"
+            )
+
     def _prepare_latents(self, original: Any, *args: Any, **kwargs: Any) -> Any:
         start = self.leg.start
         vars(self.pipe).update(start.settings)
+        self._check_drawn(self.began, torch.empty(0), "what it does before its first step draws")
         out, drawn = self._initial(original, args, kwargs)
         latents: torch.Tensor | None = drawn
         if start.latents is not None:
             latents = start.clean if self.leg.clean else start.latents
+            if latents is not None and start.scale != 1:
+                latents = latents / start.scale
             for generator, state in zip(self.generators, start.generators, strict=True):
                 generator.set_state(state)
         assert latents is not None
+        self.prepared = latents
         if self.leg.until is None:
             self.leg.reached = replace(start, latents=latents, generators=self._states())
             raise _Stop
@@ -254,7 +267,7 @@ class _Hooks:
         """Run `prepare_latents`, once for each ingredient of the rows' noise."""
         bound = inspect.signature(original).bind(*args, **kwargs)
         if "generator" not in bound.arguments:
-            raise ModelError(f"{type(self.pipe).__name__}.prepare_latents takes no generator")
+            raise ModelError(f"{type(self.pipe).__name__}.{preparer(self.pipe)} takes no generator")
         start = self.leg.start
         out: Any = None
         latents: torch.Tensor | None = None
@@ -279,7 +292,7 @@ class _Hooks:
     def _set_timesteps(self, original: Any, *args: Any, **kwargs: Any) -> None:
         original(*args, **kwargs)
         own, start, leg = self.scheduler, self.leg.start, self.leg
-        total = len(own.timesteps)
+        total = step_count(own)
         self.stop_at = total if leg.until is None else max(1, min(total, round(leg.until * total)))
         if start.state is not None:
             if total != start.steps:
@@ -298,12 +311,16 @@ class _Hooks:
     def _step(self, original: Any, model_output: Any, timestep: Any, sample: Any, *args: Any, **kwargs: Any) -> Any:
         own = self.scheduler
         own.timesteps = self.timesteps  # whole, as schedulers look their place up in it
+        if self.done == 0 and not self.leg.relayed:
+            self.scale = entry_scale(self.prepared, sample)
         if self.leg.relayed:
             told = {"prev_sample": sample, "denoised": sample, "pred_original_sample": sample}
             return (sample, sample) if kwargs.get("return_dict") is False else SimpleNamespace(**told)
         now, after = noise_levels(own, timestep, self.done)
         clean = clean_latents(own, model_output, sample, now)
+        state = global_state(sample)
         result = original(model_output, timestep, sample, *args, **kwargs)
+        self._check_drawn(state, sample, f"{type(own).__name__} draws")
         previous = result[0] if isinstance(result, tuple) else result.prev_sample
         if self.leg.eta > 0:
             previous = stochastic_step(sample, clean, now, after, self.leg.eta, self.generators).to(previous.dtype)
@@ -319,6 +336,7 @@ class _Hooks:
             steps=self.total,
             state=self._state(),
             generators=self._states(),
+            scale=self.scale,
         )
         if self.in_callback:
             return result

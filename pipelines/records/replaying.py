@@ -12,8 +12,8 @@ from PIL import Image
 
 from ..._errors import ModelError, RecordError
 from ..cog_guided import CogGuidedPipeline
-from ..driving.global_noise import generator_at
 from ..driving.sampler import PipelineSampler, check_arguments
+from .global_noise import generator_at
 from .record import NOT_RECORDED, Record, describe_pipeline, from_json, pixels_sha256, read_record, versions
 from .trace import play, read_trace
 
@@ -134,7 +134,10 @@ def load_recorded(record: Record) -> CogGuidedPipeline:
     pipe = CogGuidedPipeline.from_pretrained(model["name"], dtype=dtype, **kwargs)
     scheduler = model["scheduler"]
     if scheduler is not None:
-        pipe.scheduler = getattr(diffusers, scheduler["_class_name"]).from_config(from_json(scheduler))
+        try:
+            pipe.scheduler = getattr(diffusers, scheduler["_class_name"]).from_config(from_json(scheduler))
+        except ImportError as error:
+            raise RecordError(f"{record.path}: {' '.join(str(error).split())}") from error
     if model["device"].startswith("cuda") and torch.cuda.is_available():
         pipe.to("cuda")
     return pipe

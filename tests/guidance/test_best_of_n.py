@@ -11,7 +11,7 @@ from PIL import Image
 from cogguided import BestOfN, Budget, FakeScorer
 from cogguided._errors import GenerationError, InputError, RecordError, UnknownNameError
 from cogguided.guidance import Job, Request, Run, as_guidance, guidance_from_dict, guidance_to_dict
-from cogguided.guidance.run import is_out_of_memory
+from cogguided.guidance.memory import is_out_of_memory
 from cogguided.scorers import Scores, load_target
 
 

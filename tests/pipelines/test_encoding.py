@@ -62,3 +62,28 @@ def test_what_is_kept_cannot_be_written_to():
     assert again.eq(1).all()
     assert more[0].eq(0).all()
     assert "encode_prompt" not in vars(pipe)
+
+
+def test_what_cannot_be_told_is_encoded_as_the_pipeline_asks():
+    """As many layers as different prompts: the rows of such a list are not to be known."""
+    calls = []
+
+    class Encoder:
+        layers = 3
+
+        def encode_prompt(self, prompt, device=None):
+            calls.append(len(prompt))
+            rows = torch.tensor([[float(len(text))] * 5 for text in prompt])
+            return rows, [rows + 10 * layer for layer in range(self.layers)], torch.zeros(7, 3)
+
+    pipe = Encoder()
+    prompts = ["a", "bb", "a", "bb"]
+    for layers, expected in ((3, [2]), (2, [2, 4])):
+        pipe.layers = layers
+        calls.clear()
+        with encoded_once(pipe, Encodings()):
+            rows, many, positions = pipe.encode_prompt(prompts)
+        assert calls == expected
+        assert rows[:, 0].tolist() == [1, 2, 1, 2]
+        assert [layer[:, 0].tolist() for layer in many] == [[1 + k, 2 + k] * 2 for k in range(0, 10 * layers, 10)]
+        assert positions.shape == (7, 3)

@@ -8,7 +8,7 @@ from tiny_diffusion import CALL, tiny_pipeline
 
 from cogguided import CogGuidedPipeline, replay
 from cogguided._errors import GenerationError, RecordError
-from cogguided.pipelines.driving.global_noise import generator_at
+from cogguided.pipelines.records.global_noise import generator_at
 
 
 def pixels(images):
