@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from .._defaults import MIN_MASS
 from .._errors import InputError
 from .console import err, friendly, hold, out
 from .options import best_device, read_dtype, silence_libraries
@@ -85,7 +86,7 @@ def bench(
     ] = None,
     min_mass: Annotated[
         float | None,
-        typer.Option(help="Probability of valid answers below which one is unread. Default: 0.1."),
+        typer.Option(help=f"Probability of valid answers below which one is unread. Default: {MIN_MASS}."),
     ] = None,
     pixels: Annotated[
         str | None,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from .._defaults import AUTO, DEFAULT_N, DRAFT_STEPS, FEW_STEPS_N, OTHERWISE_N, SEARCHES
 from .._errors import GenerationError
 from .claiming import free_name
 from .console import err, friendly, hold, out
@@ -52,22 +53,24 @@ def generate(
         int | None,
         typer.Option(
             "--n", "-n", min=1,
-            help="Candidates per prompt; default: 12 (joint), 15 (auto of embedded), 16, 1 (nothing is scored).",
+            help=f"Candidates per prompt; default: {DEFAULT_N['joint']} (joint), {FEW_STEPS_N} (auto of embedded), "
+            f"{OTHERWISE_N} (other searches), 1 (nothing is scored).",
         ),
     ] = None,
     keep: Annotated[int, typer.Option(min=1, help="How many good ones to choose per prompt.")] = 1,
     search: Annotated[
         str,
         typer.Option(
-            help="auto, best_of_n, joint, drafts, halving, fk, noise or gradient; auto: joint, best for its time."
+            help=f"{', '.join(SEARCHES)}, or one of an installed plug-in; auto: joint, best for its time."
         ),
-    ] = "auto",
+    ] = AUTO,
     rewrite: Annotated[
         int | None,
         typer.Option(min=0, help="Other wordings of each prompt to try; default: half of a joint search's drafts."),
     ] = None,
     draft_steps: Annotated[
-        int | None, typer.Option(min=1, help="Denoising steps of the drafts of joint and drafts; default: 4.")
+        int | None,
+        typer.Option(min=1, help=f"Denoising steps of the drafts of joint and drafts; default: {DRAFT_STEPS}."),
     ] = None,
     full: Annotated[
         int | None,
@@ -112,7 +115,7 @@ def generate(
         arguments["num_inference_steps"] = steps
     folder = out_dir or Path("out") / time.strftime("%Y%m%d-%H%M%S")
 
-    from ..guidance.search.named import AUTO, named_guidance
+    from ..guidance.search.named import named_guidance
     from ..pipelines import CogGuidedPipeline
     from ..pipelines.loading import EMBEDDED
     from ..pipelines.output import check_free

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image, ImageCms, ImageOps
 
 from .._errors import ImageError, InputError
 from .base import ImageInput
 
+Floats = npt.NDArray[np.float32]
 _TOLERANCE = 1e-3  # how far a pixel may leave [0, 1] before the tensor is taken for one on another scale
 
 
@@ -22,13 +24,13 @@ def as_pil(image: Image.Image | str | Path) -> Image.Image:
     """Read one picture as 8-bit RGB, as a viewer would show it on a white page.
 
     Palette, grey, CMYK and 16-bit pictures are converted (of a TIFF with 9 to 15 bits the largest number is
-    white), colours are brought to sRGB by the profile that the picture carries (one that cannot be read, or is
-    of another kind of colour, is left out, as viewers do), transparent parts become white, the EXIF orientation
-    is applied, and of an animation the first frame is taken. A picture with more pixels than
-    ``PIL.Image.MAX_IMAGE_PIXELS`` is refused before it is decoded.
+    white; of floats 1, or 255 where there are larger ones), colours are brought to sRGB by the profile that the
+    picture carries (one that cannot be read, or is of another kind of colour, is left out, as viewers do),
+    transparent parts become white, the EXIF orientation is applied, and of an animation the first frame is taken.
+    A picture with more pixels than ``PIL.Image.MAX_IMAGE_PIXELS`` is refused before it is decoded.
 
     Raises:
-        ImageError: the picture cannot be read or has no defined white (modes "I" and "F").
+        ImageError: the picture cannot be read or has no defined white (mode "I", floats beyond 255 or below 0).
         InputError: neither an image nor a path.
 
     >>> as_pil(Image.new("LA", (2, 1), (0, 0))).getpixel((0, 0))
@@ -80,10 +82,8 @@ def _convert(image: Image.Image, where: str) -> Image.Image:
         )
     if image.width == 0 or image.height == 0:
         raise ImageError(f"{where}: has no pixels")
-    if image.mode in ("I", "F"):
-        raise ImageError(
-            f"{where}: mode {image.mode!r} has no defined white; convert it to 'L' or 'I;16' first"
-        )
+    if image.mode == "I":
+        raise ImageError(f"{where}: grey of 32-bit integers has no defined white; save it with 8 or 16 bits")
     try:
         return _first_frame_rgb(image)
     except Exception as error:  # a lazily opened file is decoded only here
@@ -102,6 +102,8 @@ def _first_frame_rgb(image: Image.Image) -> Image.Image:
     if upright.mode.startswith("I;16"):
         grey = np.asarray(upright, dtype=np.float64).clip(0, white) * (255 / white)
         upright = Image.fromarray(np.rint(grey).astype(np.uint8))
+    if upright.mode == "F":
+        upright = _of_floats(np.asarray(upright))
     if upright.mode == "La":  # Pillow knows one way out of it
         upright = upright.convert("LA")
     if upright.has_transparency_data:
@@ -111,6 +113,16 @@ def _first_frame_rgb(image: Image.Image) -> Image.Image:
         page = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(page, in_srgb).convert("RGB")
     return _in_srgb(upright, profile).convert("RGB")
+
+
+def _of_floats(grey: Floats) -> Image.Image:
+    """Return grey of 8 bits of floats (H, W) in [0, 1] or in [0, 255]."""
+    if not np.isfinite(grey).all():
+        raise ValueError("it holds numbers that are not finite")
+    low, high = float(grey.min()), float(grey.max())
+    if low < 0 or high > 255:
+        raise ValueError(f"its numbers run from {low:g} to {high:g}, expected floats in [0, 1] or [0, 255]")
+    return Image.fromarray(np.rint(grey * (255 if high <= 1 else 1)).astype(np.uint8))
 
 
 def _rewound(image: Image.Image) -> bool:

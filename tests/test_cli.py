@@ -338,3 +338,16 @@ def test_as_a_process(tmp_path):
     done = subprocess.run(wrong, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.strip() == "error: [Errno 2] No such file or directory: 'nowhere.txt'"
+
+
+def test_help_states_the_defaults_as_they_are():
+    from cogguided import _defaults
+    from cogguided.guidance.registry import GUIDANCE
+    from cogguided.guidance.search.named import named_guidance
+
+    told = CliRunner().invoke(app, ["generate", "--help"], env={"COLUMNS": "300"}).output
+    few = named_guidance(few_steps=True)[0].n
+    counts = [named_guidance(name)[0].n for name in ("joint", "halving")]
+    assert f"default: {counts[0]} (joint), {few} (auto of embedded), {counts[1]} (other searches)" in told
+    assert f"drafts of joint and drafts; default: {named_guidance('drafts')[0].steps}." in told
+    assert set(_defaults.SEARCHES) == {"auto", *GUIDANCE} - {"rewrite"}

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LAYERS = ["_version", "_errors", "_texts", "scorers", "guidance", "pipelines", "_cli", "__main__"]
+LAYERS = ["_version", "_defaults", "_errors", "_texts", "scorers", "guidance", "pipelines", "_cli", "__main__"]
 NOT_THE_PACKAGE = {"tests", "examples", "benchmarks", "docs", "build", "dist", "out", "runs"}
 
 if sys.version_info >= (3, 11):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from ..._defaults import DRAFT_STEPS
 from ..._errors import InputError
 from ..run import Run
 from .common import check_scored, check_whole, finish, first_images, spread_evenly
@@ -34,7 +35,7 @@ class Drafts:
 
     n: int
     keep: int = 1
-    steps: int = 4
+    steps: int = DRAFT_STEPS
     full: int | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
     batch_size: int | None = None

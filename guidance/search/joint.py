@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from ..._defaults import DRAFT_STEPS
 from ..._errors import InputError
 from ...scorers import Scorer
 from ..rates import Arm
@@ -53,7 +54,7 @@ class JointSearch:
     n: int = 12
     rewrites: int | None = None
     rounds: int = 1
-    steps: int = 4
+    steps: int = DRAFT_STEPS
     full: int | None = None
     keep: int = 1
     proposer: str | Proposer = "phrases"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from ..._defaults import AUTO, DEFAULT_N, FEW_STEPS, FEW_STEPS_N, FEW_STEPS_REWRITES, OTHERWISE_N
 from ..._errors import InputError, unknown_name
 from ..registry import find_guidance, known_guidance
 from ..rewriting.rewrite_prompt import RewritePrompt
@@ -13,11 +14,6 @@ from .best_of_n import BestOfN
 from .drafts import Drafts
 from .joint import JointSearch
 from .noise import NoiseSearch
-
-AUTO = "auto"
-DEFAULT_N = {JointSearch.name: 12}
-OTHERWISE_N = 16
-FEW_STEPS, FEW_STEPS_N, FEW_STEPS_REWRITES = 5, 19, 6
 
 
 def make_search(name: str, n: int, keep: int, batch_size: int | None) -> Guidance:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
+from ..._defaults import MAX_NEW_TOKENS as MAX_NEW_TOKENS
+from ..._defaults import MIN_MASS as MIN_MASS
 from ..._errors import InputError, unknown_name
 
 T = TypeVar("T")
 READOUTS = ("expected", "greedy")
 
-MIN_MASS = 0.1
-"""Below this probability of valid answers an expected score is not valid."""
-MAX_NEW_TOKENS = 100
-"""Longest greedy answer, as in the official code; a well-formed one ends after about ten tokens."""
 
 
 @dataclass(frozen=True)

@@ -74,10 +74,32 @@ def test_sixteen_bit_file(tmp_path):
     assert [pixel(tmp_path / "deep.png", (x, 0))[0] for x in range(3)] == [0, 100, 255]
 
 
-@pytest.mark.parametrize("mode", ["I", "F"])
-def test_modes_without_a_white_point_are_refused(mode):
-    with pytest.raises(ImageError, match="no defined white"):
-        as_pil(Image.new(mode, (2, 2)))
+def test_integers_without_a_white_point_are_refused():
+    with pytest.raises(ImageError, match="32-bit integers has no defined white; save it with 8 or 16 bits"):
+        as_pil(Image.new("I", (2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("grey", "expected"),
+    [([0.0, 0.5, 1.0], [0, 128, 255]), ([0.0, 1.0, 2.0], [0, 1, 2]), ([0, 128, 255], [0, 128, 255])],
+)
+def test_floats_are_read_where_their_white_is_known(tmp_path, grey, expected):
+    Image.fromarray(np.array([grey], dtype=np.float32)).save(tmp_path / "float.tif")
+    assert [pixel(tmp_path / "float.tif", (x, 0))[0] for x in range(3)] == expected
+
+
+@pytest.mark.parametrize(
+    ("grey", "found"),
+    [
+        ([0, np.nan], "it holds numbers that are not finite"),
+        ([-3.0, 0.5], "its numbers run from -3 to 0.5, expected floats in"),
+        ([0, 900.0], "its numbers run from 0 to 900, expected floats in"),
+    ],
+)
+def test_floats_are_refused_with_what_was_found(tmp_path, grey, found):
+    Image.fromarray(np.array([grey], dtype=np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(ImageError, match=rf"float\.tif.*{found}"):
+        as_pil(tmp_path / "float.tif")
 
 
 def test_exif_orientation(tmp_path):
@@ -131,7 +153,7 @@ def test_broken_files_name_the_file(tmp_path):
 
 def test_a_broken_image_does_not_stop_the_batch(tmp_path):
     (tmp_path / "broken.png").write_text("no")
-    batch = [Image.new("RGB", (2, 2)), tmp_path / "broken.png", Image.new("F", (2, 2))]
+    batch = [Image.new("RGB", (2, 2)), tmp_path / "broken.png", Image.new("I", (2, 2))]
     pictures, errors = load_images(batch, on_error="nan")
     assert [picture is not None for picture in pictures] == [True, False, False]
     assert errors[0] is None
