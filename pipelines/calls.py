@@ -14,7 +14,8 @@ from ..guidance import BestOfN, Candidate, Guidance, Request, Run
 from ..guidance.memory import is_out_of_memory
 from ..guidance.run import NOT_SCORED
 from ..guidance.types import Interrupted
-from .driving.sampler import PipelineSampler, cpu_generator, is_text_argument
+from .arguments import PICTURES, is_text_argument
+from .driving.sampler import PipelineSampler, cpu_generator
 from .records.global_noise import state_of
 
 Prompt = str | Sequence[str] | None
@@ -162,6 +163,7 @@ def tied_arguments(arguments: dict[str, Any]) -> list[str]:
     ['num_images_per_prompt']
     """
     tied = [n for n, v in arguments.items() if is_text_argument(n) and isinstance(v, list)]
+    tied += [n for n in PICTURES if isinstance(arguments.get(n), list)]
     tied += [n for n in ("generator", "latents", "num_images_per_prompt") if arguments.get(n) is not None]
     return sorted(tied + [n for n, v in arguments.items() if n.endswith("prompt_embeds") and v is not None])
 
@@ -178,7 +180,7 @@ def in_place_of(tied: str) -> str:
         return f"seed= in place of {tied}"
     if tied == "num_images_per_prompt":
         return "keep= of the guidance in place of num_images_per_prompt"
-    return f"one text for all prompts as {tied}"
+    return f"one {'picture' if tied in PICTURES else 'text'} for all prompts as {tied}"
 
 
 class OneCall:

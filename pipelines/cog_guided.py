@@ -18,8 +18,9 @@ from ..guidance.rewriting.proposers import ExpandingProposer
 from ..guidance.text_encoder.swap import ACTIVE, swap_text_encoder
 from ..scorers import DIMENSIONS, Scorer, Target, TargetSpec, load_scorer, load_target
 from ..scorers.mllm.scorer import MLLMScorer
+from .arguments import check_arguments, check_pictures, check_text_to_image, spread_texts
 from .calls import generators, plan, read_requests, wants_base_output
-from .driving.sampler import PipelineSampler, check_arguments, check_countable, check_text_to_image, spread_texts
+from .driving.sampler import PipelineSampler, check_countable
 from .embedded import is_embedded
 from .ending import checked_output, nothing_lost, truncation_noted
 from .loading import load_base
@@ -306,6 +307,7 @@ class CogGuidedPipeline(DiffusionPipeline):
         """
         check_arguments(self.base_class, arguments)
         arguments = {**self._settings.call_defaults, **arguments}
+        check_pictures(self.base_class, arguments)
         steps = self.guidance if guidance is None else as_guidance(guidance)
         wanted = self.load_target(target)
         limit = self._check_budget(budget)

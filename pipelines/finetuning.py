@@ -19,8 +19,8 @@ from ..guidance.finetuning.judging import Panel
 from ..guidance.finetuning.loop import Finetuning
 from ..guidance.finetuning.panel import Evaluation
 from ..scorers import Scorer, TargetSpec
+from .arguments import check_arguments
 from .driving.learner import PipelineLearner
-from .driving.sampler import check_arguments
 from .embedded import is_embedded
 from .loading import EMBEDDED
 from .study.judges import guided_view, load_faithfulness, load_judges, read_lines

@@ -18,11 +18,12 @@ from PIL import Image
 from ..._errors import ModelError
 from ...guidance.finetuning.config import ATTENTION
 from ...guidance.types import Noise
+from ..arguments import call_parameters
 from .denoising import Question, asked
 from .diffusion import Level, noised, training_target
 from .encoding import Encodings
 from .frames import single_frames
-from .sampler import PipelineSampler, call_parameters, cpu_generator, denoisers
+from .sampler import PipelineSampler, cpu_generator, denoisers
 from .stopping import PREPARERS, preparer, stages
 from .supervising import supervised
 

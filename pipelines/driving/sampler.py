@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -12,8 +11,9 @@ import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
 
-from ..._errors import InputError, ModelError, unknown_name
+from ..._errors import InputError, ModelError
 from ...guidance.types import Interrupted, Noise
+from ..arguments import call_parameters, check_arguments, spread_texts
 from .batching import failures_told
 from .encoding import Encodings, encoded_once
 from .frames import single_frames
@@ -22,75 +22,8 @@ from .rejecting import finite_watched, mark_rejected
 from .stopping import check_stoppable
 from .trajectories import Leg, Trajectories, on_leg
 
-TEXT_ARGUMENTS = ("prompt_", "negative_prompt")
 CALLBACK = "callback_on_step_end"
 DENOISERS = ("transformer", "unet", "prior", "decoder", "super_res")
-
-
-def call_parameters(base_class: type[DiffusionPipeline]) -> dict[str, inspect.Parameter]:
-    """Return the arguments that a pipeline class takes in its call, by name.
-
-    >>> from diffusers import FluxPipeline
-    >>> "true_cfg_scale" in call_parameters(FluxPipeline)
-    True
-    """
-    parameters = inspect.signature(base_class.__call__).parameters
-    kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-    return {name: p for name, p in parameters.items() if name != "self" and p.kind not in kinds}
-
-
-def check_text_to_image(base_class: type[DiffusionPipeline]) -> None:
-    """Check that a pipeline class makes images from nothing but a prompt and a generator.
-
-    Raises:
-        ModelError: it does not.
-
-    >>> from diffusers import StableDiffusionXLPipeline
-    >>> check_text_to_image(StableDiffusionXLPipeline)
-    """
-    parameters = call_parameters(base_class)
-    missing = [name for name in ("prompt", "generator") if name not in parameters]
-    if not any(name.endswith("num_inference_steps") for name in parameters):  # one for each stage in some
-        missing.append("num_inference_steps")
-    needed = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty and n != "prompt"]
-    needed += [n for n in ("image", "mask_image") if n in parameters and not _may_be_none(parameters[n])]
-    needed += [n for n in ("control_image", "control_mask") if n in parameters]
-    moving = [n for n in parameters if any(part in n for part in ("video", "frame", "audio"))]
-    if missing:
-        why = f"its call lacks {missing}"
-    elif moving:
-        why = f"its call is about video or sound, by {sorted(moving)}"
-    elif needed:
-        why = f"its call works on {sorted(set(needed))}"
-    elif not {"height", "num_images_per_prompt"} & parameters.keys():
-        why = "its call has neither height nor num_images_per_prompt, as those that make images have"
-    else:
-        return
-    raise ModelError(f"{base_class.__name__} is not a text-to-image pipeline: {why}")
-
-
-def _may_be_none(parameter: inspect.Parameter) -> bool:
-    """Whether an argument is one to leave out; images to work on have None as a default too, but not as a type."""
-    return "None" in str(parameter.annotation)
-
-
-def check_arguments(base_class: type[DiffusionPipeline], arguments: dict[str, Any]) -> None:
-    """Check that every argument is one that the base pipeline takes.
-
-    Raises:
-        UnknownNameError: with the nearest names.
-
-    >>> from diffusers import FluxPipeline
-    >>> check_arguments(FluxPipeline, {"num_inference_step": 20})
-    Traceback (most recent call last):
-    ...
-    cogguided._errors.UnknownNameError: unknown argument of FluxPipeline 'num_inference_step': did you ...
-    """
-    own = ("target", "guidance", "seed", "budget", "diversity")
-    parameters = call_parameters(base_class)
-    for name in arguments:
-        if name not in parameters:
-            raise unknown_name(f"argument of {base_class.__name__}", name, [*parameters, *own])
 
 
 def cpu_generator(seed: int) -> torch.Generator:
@@ -311,29 +244,6 @@ def thinned(overrides: dict[str, Any], arguments: Mapping[str, Any]) -> dict[str
         if steps and name not in overrides and given is not None and len(given) > steps:
             overrides[name] = [given[place * len(given) // steps] for place in range(steps)]
     return overrides
-
-
-def spread_texts(arguments: dict[str, Any], prompt: str | list[str] | None) -> dict[str, Any]:
-    """Return the arguments with each single text repeated for several prompts, as some pipelines need it.
-
-    >>> spread_texts({"negative_prompt": " ", "eta": 0.0}, ["a cat", "a dog"])
-    {'negative_prompt': [' ', ' '], 'eta': 0.0}
-    """
-    if not isinstance(prompt, list) or len(prompt) < 2:
-        return dict(arguments)
-    return {
-        name: [value] * len(prompt) if is_text_argument(name) and isinstance(value, str) else value
-        for name, value in arguments.items()
-    }
-
-
-def is_text_argument(name: str) -> bool:
-    """Whether an argument is a text that goes with the prompt, by diffusers' naming.
-
-    >>> [n for n in ("negative_prompt", "prompt_2", "prompt_embeds", "eta") if is_text_argument(n)]
-    ['negative_prompt', 'prompt_2']
-    """
-    return name.startswith(TEXT_ARGUMENTS) and not name.endswith(("embeds", "mask"))
 
 
 def denoisers(pipe: DiffusionPipeline) -> list[torch.nn.Module]:

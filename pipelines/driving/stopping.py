@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import torch
 from diffusers import DiffusionPipeline
 
@@ -24,6 +26,9 @@ def check_stoppable(pipe: DiffusionPipeline) -> None:
         raise ModelError(
             f"{name} cannot be stopped half-way: it draws in several stages, with {', '.join(several)}; {WHOLE}"
         )
+    if "strength" in inspect.signature(getattr(pipe, "base_class", type(pipe)).__call__).parameters:
+        why = "it begins from a picture, at a step of its own"
+        raise ModelError(f"{name} cannot be stopped half-way: {why}; {WHOLE}")
     scheduler = pipe.components.get("scheduler")
     if preparer(pipe) is None:
         raise ModelError(f"{name} cannot be stopped half-way: it has no {' and no '.join(PREPARERS)}; {WHOLE}")

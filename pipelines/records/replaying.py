@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 
 from ..._errors import ModelError, RecordError
+from ..arguments import check_arguments
 from ..cog_guided import CogGuidedPipeline
-from ..driving.sampler import PipelineSampler, check_arguments
+from ..driving.sampler import PipelineSampler
 from .global_noise import generator_at
 from .record import NOT_RECORDED, Record, describe_pipeline, from_json, pixels_sha256, read_record, versions
 from .trace import play, read_trace

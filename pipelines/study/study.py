@@ -27,8 +27,8 @@ from ...guidance.finetuning.judging import Panel
 from ...guidance.text_encoder.swap import swap_text_encoder
 from ...scorers import Scorer, TargetSpec
 from ...scorers.benchmark.folder import write_json
+from ..arguments import check_arguments
 from ..cog_guided import CogGuidedPipeline
-from ..driving.sampler import check_arguments
 from .judges import guided_view, load_faithfulness, load_judges, read_lines
 from .page import write_pages
 
