@@ -48,8 +48,9 @@ LEFT_OUT = """
 | `StableDiffusionLDM3DPipeline` | fails on its own depth picture with Pillow 13 |
 | `StableDiffusionGLIGENPipeline` | does not draw without boxes |
 | Amused, AltDiffusion, Cosmos 2, Fibo 2, Ideogram 4, LDM, UniDiffuser, VQ-Diffusion, Versatile Diffusion, Würstchen, Z-Image Omni | can be wrapped; not tried |
-| editing, filling, and the first parts of combined pipelines | not text-to-image; some are known by that only when called |
-| pipelines of video, sound and control images | not text-to-image; refused when wrapped |
+| editing by inversion, and the first parts of combined pipelines | not text-to-image; some are known by that only when called |
+| pipelines of video and sound | not text-to-image; refused when wrapped |
+| pipelines that work on pictures (image to image, inpainting, ControlNet) | guided by whole images: `image=`, `mask_image=`, `control_image=` pass through, one picture for all prompts. Those that begin from a picture (`strength=`) cannot be stopped half-way, so no halving and drafts. Tested: Stable Diffusion's three and Flux image to image |
 """
 
 
