@@ -1,19 +1,26 @@
-"""Schedulers that draw noise of their own at every step: an image has its own generator, whatever batch it is in."""
+"""Schedulers that people swap in: an image is the same in any batch, and after any search."""
 
 import numpy as np
 import pytest
 import torch
 from diffusers import (
+    DDIMScheduler,
     DDPMScheduler,
+    DEISMultistepScheduler,
     DPMSolverMultistepScheduler,
     EulerAncestralDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
+    HeunDiscreteScheduler,
     KDPM2AncestralDiscreteScheduler,
     LCMScheduler,
+    PNDMScheduler,
     SASolverScheduler,
+    TCDScheduler,
+    UniPCMultistepScheduler,
 )
 from tiny_diffusion import CALL, tiny_pipeline
 
-from cogguided import BestOfN, CogGuidedPipeline, FakeScorer
+from cogguided import BestOfN, CogGuidedPipeline, Drafts, FakeScorer, Halving
 
 STEPS = {**CALL["sd15"], "num_inference_steps": 4}
 
@@ -57,3 +64,48 @@ def test_a_batch_of_four_gives_what_singles_give(scheduler):
         for n in (0, 1)
     ]
     assert apart(*drawn) > 4, "its steps draw no noise: nothing was tested"
+
+
+SWAPPED = [
+    (DDIMScheduler, {}),
+    (EulerAncestralDiscreteScheduler, {}),
+    (DPMSolverMultistepScheduler, {"use_karras_sigmas": True}),
+    (DPMSolverMultistepScheduler, {"algorithm_type": "sde-dpmsolver++"}),
+    (UniPCMultistepScheduler, {}),
+    (HeunDiscreteScheduler, {}),
+    (LCMScheduler, {}),
+    (DEISMultistepScheduler, {}),
+    (PNDMScheduler, {"skip_prk_steps": True}),
+    (KDPM2AncestralDiscreteScheduler, {}),
+    (TCDScheduler, {}),
+]
+FLOWS = [
+    (FlowMatchHeunDiscreteScheduler, {}),
+    (UniPCMultistepScheduler, {"prediction_type": "flow_prediction", "use_flow_sigmas": True}),
+    (DPMSolverMultistepScheduler, {"prediction_type": "flow_prediction", "use_flow_sigmas": True}),
+]
+
+
+def check_survivor(pipe, base, **call):
+    """The winner of halving and of drafts is its plain image: a scheduler's memory is kept from leg to leg."""
+    for guidance in (Halving(3, at=(0.4, 0.7)), Drafts(3, steps=2, full=1)):
+        (winner,) = pipe("a cat", guidance=guidance, seed=0, **call).chosen
+        plain = base("a cat", generator=torch.Generator().manual_seed(winner.seed), **call).images[0]
+        assert apart(winner.image, plain) <= 1, guidance.name
+
+
+@pytest.mark.filterwarnings("ignore:__array_wrap__ must accept context:DeprecationWarning")
+@pytest.mark.parametrize(("scheduler", "settings"), SWAPPED, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_survivor_is_its_plain_image(scheduler, settings):
+    base = tiny_pipeline("sd15")
+    base.scheduler = scheduler.from_config(base.scheduler.config, **settings)
+    pipe = CogGuidedPipeline.from_pipe(base, scorer=FakeScorer())
+    check_survivor(pipe, base, **{**STEPS, "num_inference_steps": 6})
+
+
+@pytest.mark.parametrize(("scheduler", "settings"), FLOWS, ids=lambda value: getattr(value, "__name__", ""))
+def test_of_a_flow_too(scheduler, settings):
+    base = tiny_pipeline("sd3")
+    base.scheduler = scheduler.from_config(base.scheduler.config, **settings)
+    pipe = CogGuidedPipeline.from_pipe(base, scorer=FakeScorer())
+    check_survivor(pipe, base, **{**CALL["sd3"], "num_inference_steps": 6})
