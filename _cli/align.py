@@ -80,8 +80,8 @@ def align(
         float | None, typer.Option(min=0, help="Weight of the term on the expected score.")
     ] = None,
     language: Annotated[str | None, typer.Option(help="frozen, lora, dora or full.")] = None,
-    vision: Annotated[str | None, typer.Option(help="Vision tower: frozen, lora or full.")] = None,
-    projector: Annotated[str | None, typer.Option(help="frozen, lora or full.")] = None,
+    vision: Annotated[str | None, typer.Option(help="Vision tower: frozen, lora, dora or full.")] = None,
+    projector: Annotated[str | None, typer.Option(help="frozen, lora, dora or full.")] = None,
     rank: Annotated[int | None, typer.Option(min=1, help="Of the adapters.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Of the language model.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the ratings.")] = None,
