@@ -109,14 +109,22 @@ def read_json_lines(file: Path, start: int = 0, end: int | None = None) -> Itera
 def differing(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Say in which settings two runs differ; "" if in none.
 
-    >>> differing({"prompt": None, "terms": {"a": 1}}, {"prompt": None, "terms": {"b": 1}})
-    'terms is {"a": 1} there, {"b": 1} now'
+    >>> differing({"prompt": None, "call": {"steps": 1}}, {"prompt": None, "call": {"steps": 2}})
+    'call.steps is 1 there, 2 now'
     """
-    return "; ".join(
-        f"{key} is {short(there.get(key))} there, {short(now.get(key))} now"
-        for key in dict.fromkeys([*now, *there])
-        if there.get(key) != now.get(key)
-    )
+    return "; ".join(_differing(there, now))
+
+
+def _differing(there: Mapping[str, Any], now: Mapping[str, Any], within: str = "") -> Iterator[str]:
+    for key in dict.fromkeys([*now, *there]):
+        old, new = there.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict) and "sha256" not in old:
+            yield from _differing(old, new, f"{within}{key}.")
+        elif old != new:
+            if isinstance(old, dict) and isinstance(new, dict):
+                yield f"{within}{key} differ ({old.get('count')} there, {new.get('count')} now)"
+            else:
+                yield f"{within}{key} is {short(old)} there, {short(new)} now"
 
 
 def short(value: Any) -> str:

@@ -17,7 +17,7 @@ CHUNK = 32
 
 def score_files(
     files: Iterable[str | Path],
-    scorer: TargetSpec,
+    scorer: TargetSpec | Target,
     prompt: str | None = None,
     *,
     out: str | Path | ScoreTable | None = None,

@@ -55,7 +55,7 @@ class FileScore:
 class ScoreTable:
     """A file of scores that grows chunk by chunk and knows which files are in it.
 
-    Beside it lies a hidden log, `.NAME.cogguided`: the settings, then a line for each chunk that is whole on the disk.
+    Beside it lies a hidden log, `.NAME.cogguided`: the settings, then a line for each chunk that is all on the disk.
     What a kill left behind a chunk's end is cut off when the table is opened again. A Parquet file cannot grow: its
     rows are kept in `.NAME.rows` and it is written, whole, at the end.
 
