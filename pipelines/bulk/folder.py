@@ -190,7 +190,7 @@ class RunFolder:
             if mine:
                 sheet = contact_sheet(mine, group.prompts)
                 file = self.folder / sheet_of(group.first, group.first + start)
-                write_whole(file, lambda stream, sheet=sheet: sheet.save(stream, "PNG"))  # type: ignore[misc]
+                write_whole(file, lambda stream, sheet=sheet: sheet.save(stream, "PNG", compress_level=1))  # type: ignore[misc]
 
     def keep_unfinished(self, output: CogGuidedOutput) -> Path | None:
         """Save what a group had when it was stopped, in a folder of its own, until the group is made."""
@@ -243,5 +243,5 @@ def drop_from(folder: Path, prompt: int) -> None:
                     file.unlink()
             if below in blocks and not any(below.iterdir()):
                 below.rmdir()
-    for half in folder.glob(".index*.html.*"):
+    for half in [*folder.glob(".index*.html.*"), *folder.glob(".*cogguided-probe*")]:
         half.unlink()

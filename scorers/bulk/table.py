@@ -189,7 +189,7 @@ def key_of(name: str) -> int:
 def write_parquet(rows: Path, file: Path, terms: Sequence[str]) -> None:
     """Write a Parquet file of rows kept as JSON lines, whole or not at all: file, terms as float32, error.
 
-    An executed example is in ``tests/scorers/test_bulk.py``.
+    An executed example is in ``tests/scorers/test_score_files.py``.
     """
     import pyarrow
     import pyarrow.parquet
