@@ -22,6 +22,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from tiny_diffusion import CALL, tiny_pipeline
 
+from cogguided.guidance.finetuning.checkpoints import load_checkpoint
 from cogguided.pipelines import read_candidates
 from cogguided.pipelines.records.record import read_single
 from cogguided.pipelines.study.study import read_rows
@@ -136,7 +137,7 @@ class Score(Command):
             rows = list(csv.DictReader(text_of(table).splitlines()))
         else:
             rows = list(map(json.loads, text_of(table).splitlines()))
-        return {r["file"]: (round(float(r["noted"]), 5) if r["noted"] not in ("", None) else None) for r in rows}
+        return {r["file"]: float(r["noted"]) if r["noted"] not in ("", None) else None for r in rows}
 
 
 def names_in(table):
@@ -210,8 +211,9 @@ class Finetune(Command):
         return ["finetune", *where, "--target", "fake", "--rounds", 4, "--faithfulness", "none", *how]
 
     def done(self, out):
-        kept = (out / "run/checkpoints").glob("round-*")
-        return {folder.name: identity(next(folder.iterdir())) for folder in kept}
+        if not any((out / "run/checkpoints").glob("round-*")):
+            return {}
+        return {row["round"]: row for row in load_checkpoint(out / "run")[0].history}
 
     def result(self, out):
         return load_file(out / "run/pytorch_lora_weights.safetensors")
@@ -266,7 +268,7 @@ class Server:
         """Run a command to its end, or kill it after some seconds; its exit code, what it said, and its seconds."""
         out.mkdir(exist_ok=True)
         log = out / "said.log"
-        log.unlink(missing_ok=True)
+        log.write_text("")
         env = {"SCORED": str(out / "scored.txt")}
         job = {"argv": [str(a) for a in argv], "log": str(log), "after": after, "env": env}
         self.process.stdin.write(json.dumps(job) + "\n")
@@ -322,6 +324,8 @@ def assert_same(first, second):
     for name, value in first.items():
         if isinstance(value, torch.Tensor):
             torch.testing.assert_close(second[name], value, atol=1e-6, rtol=0)
+        elif isinstance(value, float):
+            assert value == pytest.approx(second[name], abs=1e-6), name
         else:
             assert value == second[name], name
 
@@ -337,17 +341,14 @@ def kill_and_resume(server, command, kills, random_, tmp_path, whole=None):
     struck, begun = [], False
     for _ in range(kills):
         after = random_.uniform(0, 1) * seconds
-        code, said, _ = server.run(again(command, out, begun), out, after)
+        code, said = go_on(server, command, out, begun, after)
         assert code in (-9, 0), said
         check_files(out)
         if code == -9:
             struck.append(round(after / seconds, 2))
         begun = True
     before = command.done(out)
-    code, said, _ = server.run(again(command, out, begun), out)
-    if code and ("nothing to resume" in said or "is not empty" in said):  # killed before it had begun
-        assert not before
-        code, said, _ = server.run([*command.argv(out), "--overwrite"], out)
+    code, said = go_on(server, command, out, begun)
     assert code == 0, said
     check_files(out)
     after = command.done(out)
@@ -358,8 +359,13 @@ def kill_and_resume(server, command, kills, random_, tmp_path, whole=None):
     return struck, len(before), whole
 
 
-def again(command, out, begun):
-    return [*command.argv(out), *(command.resume if begun else ())]
+def go_on(server, command, out, begun, after=None):
+    """Run what goes on with a run; align and finetune begin anew where it was killed before it had begun."""
+    code, said, _ = server.run([*command.argv(out), *(command.resume if begun else ())], out, after)
+    if code == 1 and "nothing to resume" in said:
+        assert not command.done(out)
+        code, said, _ = server.run([*command.argv(out), "--overwrite"], out, after)
+    return code, said
 
 
 @pytest.mark.parametrize(
