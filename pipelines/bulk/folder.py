@@ -29,7 +29,7 @@ from ..records.sheet import contact_sheet
 from ..records.streamed import LOG, ROWS, is_run, read_run
 from ..records.trace import latents_file
 from .groups import Group
-from .pages import write_pages
+from .pages import PAGE, write_pages
 from .settings import OTHERWISE
 
 KEEP = ("none", "chosen", "all")
@@ -225,7 +225,8 @@ def drop(folder: Path) -> None:
         (folder / ROWS).unlink(missing_ok=True)
         drop_from(folder, 0)
         for page in folder.glob("index*.html"):
-            page.unlink()
+            if PAGE.match(page.name):
+                page.unlink()
         (folder / LOG).unlink()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from ..records.record import write_whole
 from ..records.streamed import ROWS, read_run
 
 PROMPTS_A_PAGE = 500
+PAGE = re.compile(r"index(_\d+)?\.html$")
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:1200px;color:#1d1d1f;background:#fbfaf7}
 section{border-top:1px solid #dedcd5;padding:.6em 0}h2{font-size:1.05em;margin:0}p,figcaption{color:#77767c;margin:0}
 figure{display:inline-block;margin:.4em .8em 0 0}img{min-width:128px;max-width:256px;image-rendering:auto}"""

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..._errors import InputError, RecordError
 from ...guidance import Budget, Guidance, as_guidance
+from ...guidance.text_encoder.swap import ACTIVE
 from ...scorers import Scorer, Target, TargetSpec
 from ...scorers.bulk.lines import differing
 from ..calls import in_place_of, read_requests, tied_arguments, wants_base_output
@@ -61,6 +62,7 @@ def settings_of(
         "diversity": diversity, "scorer": told_scorer(pipe.scorer), "model": model,
         "call": {name: value for name, value in call.items() if name not in ("prompts", "seeds")},
         "given": sorted(given_scorers(wanted)),
+        "text_encoder": pipe.__dict__[ACTIVE].strength if ACTIVE in pipe.__dict__ else None,
     }  # fmt: skip
 
 

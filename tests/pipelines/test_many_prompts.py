@@ -14,6 +14,7 @@ from cogguided import BestOfN, CogGuidedError, CogGuidedPipeline, FakeScorer, No
 from cogguided._cli.app import app
 from cogguided._errors import GenerationError, InputError, RecordError
 from cogguided.pipelines import read_candidates, read_record
+from cogguided.pipelines.bulk import pages
 from cogguided.pipelines.records import record as recording
 from cogguided.scorers import register_scorer, unregister_scorer
 
@@ -186,6 +187,17 @@ def test_what_is_kept(pipe, tmp_path, keep):
         assert read_record(tmp_path / rows[9]["file"]).candidates == read_record(tmp_path, 9).candidates[1:]
     with pytest.raises(RecordError, match="no candidate 10; it has 0 to 9"):
         replay(tmp_path, 10, pipe)
+
+
+def test_the_index_has_pages(pipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(pages, "PROMPTS_A_PAGE", 2)
+    made(pipe, tmp_path, guidance=[])
+    found = {f.name: f.read_text() for f in tmp_path.glob("index*.html")}
+    assert [found[name].count("<section") for name in ("index.html", "index_2.html", "index_3.html")] == [2, 2, 1]
+    assert 'page 2 of 3 <a href="index_3.html">later</a>' in found["index_2.html"]
+    (tmp_path / "index_of_mine.html").write_text("mine")
+    made(pipe, tmp_path, guidance=[], prompts=PROMPTS[:1], overwrite=True)
+    assert sorted(f.name for f in tmp_path.glob("index*.html")) == ["index.html", "index_of_mine.html"]
 
 
 def test_noise_that_no_seed_gives_lies_in_the_folder(pipe, tmp_path):
