@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     )
     from .guidance.finetuning import FinetuneConfig
     from .guidance.text_encoder import swap_text_encoder
-    from .pipelines import CogGuidedPipeline, finetune, replay, run_study
+    from .pipelines import CogGuidedPipeline, finetune, replay, run_study, stream
     from .scorers import (
         FakeScorer,
         Scorer,
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         list_scorers,
         load_scorer,
         register_scorer,
+        score_files,
     )
 
 _HOME = {
@@ -63,6 +64,8 @@ _HOME = {
     "register_scorer": "scorers",
     "replay": "pipelines",
     "run_study": "pipelines",
+    "score_files": "scorers",
+    "stream": "pipelines",
     "swap_text_encoder": "guidance.text_encoder",
 }
 
@@ -90,6 +93,8 @@ __all__ = [
     "register_scorer",
     "replay",
     "run_study",
+    "score_files",
+    "stream",
     "swap_text_encoder",
 ]
 

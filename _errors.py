@@ -11,6 +11,7 @@
     ├── MissingExtraError   an optional dependency is absent; names the extra     (also an ImportError)
     ├── RecordError         a saved record or folder that cannot be read          (also a ValueError)
     ├── GenerationError     nothing could be made or chosen                       (also a RuntimeError)
+    ├── ScoringError        a scorer failed on images                             (also a RuntimeError)
     └── TrainingError       training cannot go on                                 (also a RuntimeError)
 
 Catch ``CogGuidedError`` for all of them, or the built-in class beside it.
@@ -56,11 +57,19 @@ class RecordError(CogGuidedError, ValueError):
 
 
 class GenerationError(CogGuidedError, RuntimeError):
-    """Images could not be made, or none of them chosen; `output` has what was made up to then, or is None."""
+    """Images could not be made, or none of them chosen; `output` has what was made up to then, or is None.
 
-    def __init__(self, message: str, output: Any = None) -> None:
+    `complete`: all that was asked for was made; but a prompt has no image with a valid score.
+    """
+
+    def __init__(self, message: str, output: Any = None, complete: bool = False) -> None:
         super().__init__(message)
         self.output = output
+        self.complete = complete
+
+
+class ScoringError(CogGuidedError, RuntimeError):
+    """A scorer raised something of its own; the message names the files."""
 
 
 class TrainingError(CogGuidedError, RuntimeError):

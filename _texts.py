@@ -97,5 +97,17 @@ def to_json_text(value: Any, **options: Any) -> str:
     return SURROGATE.sub(_spelt_out, json.dumps(value, ensure_ascii=False, **options))
 
 
+def cell(text: str) -> str:
+    """Return a text for a CSV file that no spreadsheet takes for a formula: an apostrophe before = + - @ and tabs.
+
+    Bytes of a file name that are no UTF-8 are spelt out.
+
+    >>> cell("=SUM(A1)"), cell("a.png")
+    ("'=SUM(A1)", 'a.png')
+    """
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
 def _spelt_out(found: re.Match[str]) -> str:
     return found[0].encode("unicode_escape").decode()

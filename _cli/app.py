@@ -1,6 +1,7 @@
 """The app: every command by its own file.
 
-Exit codes: 0 done, 1 an error (one line, in red), 2 wrong usage, 130 interrupted (what was made is kept).
+Exit codes: 0 done, 1 an error (one line, in red), 2 wrong usage, 130 interrupted by Ctrl-C and 143 by SIGTERM (what
+was made is kept).
 """
 
 from __future__ import annotations

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +16,7 @@ from rich.console import Console, ConsoleDimensions
 from rich.text import Text
 
 from .._errors import CogGuidedError
+from .._texts import cell as cell
 from .._texts import visible as visible
 from .claiming import claim
 
@@ -64,18 +68,6 @@ def is_text(data: Any) -> bool:
 out, err = PlainConsole(), PlainConsole(stderr=True)
 
 
-def cell(text: str) -> str:
-    """Return a text for a CSV file that no spreadsheet takes for a formula: an apostrophe before = + - @ and tabs.
-
-    Bytes of a file name that are no UTF-8 are spelt out.
-
-    >>> cell("=SUM(A1)"), cell("a.png")
-    ("'=SUM(A1)", 'a.png')
-    """
-    text = text.encode("utf-8", "backslashreplace").decode()
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
-
-
 HELD: list[Callable[[], None]] = []
 """What gives up the folders that the running command has claimed."""
 
@@ -91,16 +83,48 @@ class Debug:
     on = False
 
 
+INTERRUPTED, TERMINATED = 130, 143
+"""Exit codes after Ctrl-C and after SIGTERM; what was made is kept."""
+
+
+@contextmanager
+def stopped_like_ctrl_c() -> Iterator[list[int]]:
+    """Make SIGTERM end a command as Ctrl-C does; gives a list that it is noted in."""
+    noted: list[int] = []
+
+    def stop(number: int, frame: Any) -> None:
+        noted.append(number)
+        raise KeyboardInterrupt("terminated")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield noted
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def friendly(command: F) -> F:
-    """Turn a deliberate error into one red line and exit code 1, Ctrl-C into 130."""
+    """Turn a deliberate error into one red line and exit code 1, Ctrl-C into 130, SIGTERM into 143."""
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
+        with stopped_like_ctrl_c() as noted:
+            try:
+                return told(*args, **kwargs)
+            except typer.Exit as ended:
+                if noted and ended.exit_code == INTERRUPTED:
+                    raise typer.Exit(TERMINATED) from None
+                raise
+
+    def told(*args: Any, **kwargs: Any) -> Any:
         try:
             return command(*args, **kwargs)
         except KeyboardInterrupt:
             err.print("interrupted: nothing was made", style="yellow")
-            raise typer.Exit(130) from None
+            raise typer.Exit(INTERRUPTED) from None
         except (CogGuidedError, OSError) as error:
             if Debug.on:
                 raise

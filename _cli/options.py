@@ -12,8 +12,6 @@ import typer
 from .._errors import InputError
 from .._texts import decode, prompt_lines, read_text
 
-IMAGES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-
 
 def read_prompts(prompts: list[str] | None, file: Path | None) -> list[str]:
     """Return the prompts given as arguments and those in a file, one a line; "-" is standard input.
@@ -116,28 +114,6 @@ def place(pipe: Any, device: str | None, offload: bool = False) -> None:
         pipe.enable_model_cpu_offload(device=where)
     else:
         pipe.to(where)
-
-
-def read_images(paths: list[Path]) -> list[Path]:
-    """Return image files: those named, and those found in folders, sorted.
-
-    Raises:
-        InputError: there are none.
-
-    >>> read_images([Path("a.png")])[0].name
-    'a.png'
-    """
-    files: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            files += sorted(f for f in path.rglob("*") if f.suffix.lower() in IMAGES and f.is_file())
-        else:
-            files.append(path)
-    if not files:
-        raise InputError(
-            f"no images in {', '.join(map(str, paths))} (looked for {', '.join(sorted(IMAGES))})"
-        )
-    return files
 
 
 def meanings(settings: type) -> dict[str, str]:

@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
 
 @friendly
 def replay(
-    record: Annotated[Path, typer.Argument(help="candidates.json, its folder, or one of its PNGs.")],
+    record: Annotated[Path, typer.Argument(help="candidates.json or .jsonl, its folder, or one of its PNGs.")],
     index: Annotated[int | None, typer.Argument(help="Which candidate; default: the first chosen.")] = None,
     out_file: Annotated[Path | None, typer.Option("--out", help="Where to save the image.")] = None,
 ) -> None:
@@ -37,7 +37,7 @@ def replay(
     from ..pipelines.records.record import write_whole
     from ..pipelines.records.replaying import load_recorded, pick
 
-    facts = read_record(record)
+    facts = read_record(record, index)
     pick(facts, index)
     pipe = load_recorded(facts)
     pipe.set_progress_bar_config(disable=not sys.stderr.isatty())

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import csv
 import sys
+from collections.abc import Iterable, Iterator
 from enum import Enum
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import Progress
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from .console import cell, err, friendly, out
-from .options import best_device, read_images, silence_libraries
+from .._errors import InputError
+from .console import INTERRUPTED, cell, err, friendly, hold, out
+from .options import best_device, silence_libraries
 
 if TYPE_CHECKING:
-    from ..scorers import Scores
+    from ..scorers import FileScore, ScoreTable, Target
+    from ..scorers.bulk import PassedOver
 
 EPILOG = """[bold]Examples[/]
 
@@ -25,7 +29,9 @@ cogguided score photos/ --dimension all
 
 cogguided score a.jpg b.png --dimension memorability --format json
 
-cogguided score photos/ --scorer clip --prompt "a red heart" --format csv > scores.csv"""
+cogguided score photos/ --scorer clip --prompt "a red heart" --format csv > scores.csv
+
+find /data -name '*.jpg' -print0 | cogguided score --files - --out scores.parquet"""
 
 
 class Format(str, Enum):
@@ -43,64 +49,144 @@ def register(app: typer.Typer) -> None:
 
 @friendly
 def score(
-    paths: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
+    paths: Annotated[list[Path] | None, typer.Argument(help="Images, or folders of images.")] = None,
+    files: Annotated[
+        Path | None,
+        typer.Option("--files", help="List of paths, one a line or NUL between them; '-' reads standard input."),
+    ] = None,
     dimension: Annotated[str | None, typer.Option(help="'all', or names with commas between; default: all.")] = None,
     scorer: Annotated[str | None, typer.Option(help="What scores: a name, folder or hub name.")] = None,
     prompt: Annotated[str | None, typer.Option(help="Text to compare with, for scorers such as clip.")] = None,
     fmt: Annotated[
         Format, typer.Option("--format", help="How to print. In CSV, names that begin with = + - @ get an '.")
     ] = Format.table,
+    out_file: Annotated[
+        Path | None,
+        typer.Option("--out", help="Write to a .jsonl, .csv or .parquet as it goes, and go on with one cut short."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace an earlier --out.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 where any image has no score.")] = False,
     device: Annotated[str | None, typer.Option(help="cuda, mps or cpu; default: the first there is.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
-    """Score images. One that cannot be read has no score, is named, and does not stop the others."""
-    files = read_images(paths)
+    """Score images. One that cannot be read has no score, is named, and does not stop the others.
+
+    Any number of files can be given with --out: they are found and scored bit by bit, and the same command after a
+    kill scores only those that are missing. In a folder, every file whose ending Pillow reads counts.
+
+    A file name's bytes that are no UTF-8 stand in JSON as lone surrogates ("\\udce9"): in Python,
+    os.fsencode(name) gives the name on the disk.
+    """
+    if not paths and files is None:
+        raise typer.BadParameter("give images or folders, or --files LIST", param_hint="PATHS")
     silence_libraries(generator=False)
-    from ..scorers import DIMENSIONS, Scores, load_scorer, load_target
+    from ..scorers.bulk import PassedOver, ScoreTable, find_images, score_files, table_settings
+
+    passed = PassedOver()
+    found = find_images(chain(paths or (), read_list(files)), passed)
+    first = next(found, None)
+    if first is None:
+        raise InputError("; ".join([f"no images in {named(paths, files)}", *passed.told()]))
+    found = chain([first], found)
+    if out_file is not None:
+        hold(out_file)
+    target = load_judge(scorer, dimension).to(best_device(device))
+    if out_file is None:
+        rows = print_scores(shown(score_files(found, target, prompt), quiet), list(target.weights), fmt)
+        tell_invalid(sum(not row.valid for row in rows), len(rows), passed, strict)
+        return
+    table = ScoreTable(out_file, list(target.weights), table_settings(target, prompt, scorer=scorer), overwrite)
+    before = table.rows
+    try:
+        for _ in shown(score_files(found, target, prompt, out=table), quiet):
+            pass
+    except KeyboardInterrupt:
+        tell_how_to_go_on(table, "interrupted: ")
+        raise typer.Exit(INTERRUPTED) from None
+    except Exception:
+        tell_how_to_go_on(table)
+        raise
+    had = f" ({before} were there before)" if before else ""
+    out.print(f"scores of {table.rows} files{had} are in {out_file}", highlight=False, soft_wrap=True)
+    tell_invalid(table.invalid, table.rows, passed, strict)
+
+
+def read_list(file: Path | None) -> Iterator[Path]:
+    """Yield the paths of a list as they come; "-" is standard input."""
+    from ..scorers.bulk import listed
+
+    if file is None:
+        return
+    if str(file) == "-":
+        yield from listed(sys.stdin.buffer)
+    else:
+        with file.open("rb") as stream:
+            yield from listed(stream)
+
+
+def named(paths: list[Path] | None, files: Path | None) -> str:
+    """Say where images were looked for."""
+    return ", ".join([*map(str, paths or ()), *([] if files is None else [f"the list {files}"])])
+
+
+def load_judge(scorer: str | None, dimension: str | None) -> Target:
+    """Load what the command line asks to score by."""
+    from ..scorers import DIMENSIONS, load_scorer, load_target
 
     loaded = None if scorer is None else load_scorer(scorer)
     if loaded is not None and dimension is None:
-        target = load_target(loaded)
-    else:
-        names = list(DIMENSIONS) if dimension in (None, "all") else [d.strip() for d in (dimension or "").split(",")]
-        target = load_target(dict.fromkeys(names, 1.0), scorer=loaded)
-    target.to(best_device(device))
-    parts: list[dict[str, Scores]] = []
-    with Progress(console=err, transient=True, disable=quiet or not err.is_terminal) as bar:
-        task = bar.add_task("scoring", total=len(files))
-        for start in range(0, len(files), 32):
-            chunk = files[start : start + 32]
-            parts.append(target(chunk, None if prompt is None else [prompt] * len(chunk)).terms)
-            bar.advance(task, len(chunk))
-    scores = {name: Scores.cat([part[name].cpu() for part in parts]) for name in target.weights}
-    print_scores(files, scores, fmt)
-    invalid = {f for s in scores.values() for f, ok in zip(files, s.valid.tolist(), strict=True) if not ok}
+        return load_target(loaded)
+    names = list(DIMENSIONS) if dimension in (None, "all") else [d.strip() for d in (dimension or "").split(",")]
+    return load_target(dict.fromkeys(names, 1.0), scorer=loaded)
+
+
+def shown(scores: Iterable[FileScore], quiet: bool) -> Iterator[FileScore]:
+    """Pass scores on, with how many there are and how fast they come on a terminal; how many to come nobody knows."""
+    columns = TextColumn("scoring"), BarColumn(), TextColumn("{task.completed:.0f} files"), TimeElapsedColumn()
+    with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as bar:
+        yield from bar.track(scores, total=None)
+
+
+def tell_how_to_go_on(table: ScoreTable, why: str = "") -> None:
+    kept = f"the scores of {table.rows} files are kept in {table.data}; the same command goes on with the others"
+    err.print(f"{why}{kept}", style="yellow", highlight=False, soft_wrap=True)
+
+
+def tell_invalid(invalid: int, count: int, passed: PassedOver, strict: bool) -> None:
+    """Say how many images have no score, and what was passed over; none with a score is an error, or `strict` one."""
+    for line in passed.told():
+        err.print(line, style="yellow", highlight=False, soft_wrap=True)
     if invalid:
-        err.print(f"{len(invalid)} of {len(files)} images have no score", style="yellow", highlight=False)
-    if len(invalid) == len(files):
+        err.print(f"{invalid} of {count} images have no score", style="yellow", highlight=False)
+    if invalid == count or (strict and invalid):
         raise typer.Exit(1)
 
 
-def print_scores(files: list[Path], scores: dict[str, Scores], fmt: Format) -> None:
-    columns = {name: s.values.tolist() for name, s in scores.items()}
-    valid = {name: s.valid.tolist() for name, s in scores.items()}
-    rows: list[dict[str, Any]] = []
-    for i, file in enumerate(files):
-        reasons = [s.errors[i] for s in scores.values() if s.errors is not None and s.errors[i] is not None]
-        values = {n: round(v[i], 4) if valid[n][i] else None for n, v in columns.items()}
-        rows.append({"file": str(file), **values, "error": reasons[0] if reasons else None})
-    if fmt is Format.json:
-        out.print_json(data=rows)
-    elif fmt is Format.csv:
-        writer = csv.DictWriter(sys.stdout, rows[0].keys(), lineterminator="\n")
+def print_scores(scores: Iterable[FileScore], terms: list[str], fmt: Format) -> list[FileScore]:
+    """Print scores, as CSV while they come, else when all are there; returns them."""
+    rows = []
+    if fmt is Format.csv:
+        writer = csv.DictWriter(sys.stdout, ["file", *terms, "error"], lineterminator="\n")
         writer.writeheader()
-        writer.writerows({n: cell(v) if isinstance(v, str) else v for n, v in row.items()} for row in rows)
-    else:
-        table = Table("file", *(name.replace("_", " ") for name in columns))
-        for row in rows:
-            cells = [Text("no score", "red") if row[n] is None else f"{row[n]:.3f}" for n in columns]
-            table.add_row(row["file"], *cells)
-            if row["error"]:
-                why = row["error"] if row["error"].startswith(row["file"]) else f"{row['file']}: {row['error']}"
-                err.print(why, style="yellow", highlight=False, markup=False, soft_wrap=True)
-        out.print(table)
+        for score in scores:
+            rows.append(score)
+            writer.writerow({n: cell(v) if isinstance(v, str) else v for n, v in printed(score).items()})
+        return rows
+    rows = list(scores)
+    if fmt is Format.json:
+        out.print_json(data=[printed(score) for score in rows])
+        return rows
+    table = Table("file", *(name.replace("_", " ") for name in terms))
+    for score in rows:
+        row = printed(score)
+        table.add_row(row["file"], *(Text("no score", "red") if row[n] is None else f"{row[n]:.3f}" for n in terms))
+        if row["error"]:
+            why = row["error"] if row["error"].startswith(row["file"]) else f"{row['file']}: {row['error']}"
+            err.print(why, style="yellow", highlight=False, soft_wrap=True)
+    out.print(table)
+    return rows
+
+
+def printed(score: FileScore) -> dict[str, Any]:
+    """Return a row with four decimals."""
+    return {n: round(v, 4) if isinstance(v, float) else v for n, v in score.to_row().items()}

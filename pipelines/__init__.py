@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
+from .bulk import stream
 from .cog_guided import CogGuidedPipeline
 from .embedded import embedded_path
 from .finetuning import FinetuneResult, finetune
 from .output import CogGuidedOutput
-from .records.record import Record, read_record
+from .records.record import Record
 from .records.replaying import Replay, replay
 from .records.sheet import contact_sheet
+from .records.streamed import read_candidates, read_record
 from .study.study import StudyResult, run_study, tally
 
 CUSTOM_PIPELINE = str(Path(__file__).with_name("custom_pipeline.py"))
@@ -25,8 +27,10 @@ __all__ = [
     "contact_sheet",
     "embedded_path",
     "finetune",
+    "read_candidates",
     "read_record",
     "replay",
     "run_study",
+    "stream",
     "tally",
 ]

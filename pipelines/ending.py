@@ -58,5 +58,6 @@ def checked_output(run: Run, facts: dict[str, Any], trace: list[dict[str, Any]])
             f"no candidate of {without} has a valid score ({'; '.join(reasons[:3])}); all that was made "
             "is in this error's `output`; output.save(folder) keeps it",
             output,
+            complete=True,
         )
     return output

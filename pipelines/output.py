@@ -19,7 +19,7 @@ from .records.record import (
     FORMAT,
     VERSION,
     candidate_facts,
-    read_record,
+    read_single,
     to_json,
     versions,
     write_json,
@@ -96,7 +96,7 @@ class CogGuidedOutput(BaseOutput):
             "nfe": self.nfe,
             "interrupted": self.interrupted,
             "notes": self.notes,
-            **self._trace_of(self.candidates),
+            **self.trace_of(self.candidates),
             "candidates": [candidate_facts(c, i) for i, c in enumerate(self.candidates)],
         }
 
@@ -110,7 +110,7 @@ class CogGuidedOutput(BaseOutput):
                 self.notes.append(note)
                 logger.warning(note)
 
-    def _trace_of(self, candidates: Sequence[Candidate]) -> dict[str, Any]:
+    def trace_of(self, candidates: Sequence[Candidate]) -> dict[str, Any]:
         """The part of the trace that some candidates rest on, to be merged into a record."""
         entries = {c.batch["entry"] for c in candidates if "entry" in c.batch}
         return {"trace": to_facts(self.trace, entries)} if entries else {}
@@ -132,24 +132,32 @@ class CogGuidedOutput(BaseOutput):
         check_free(folder, overwrite)
         self._note_undrawable()
         record = self.to_dict()
-        if (folder / FILE).exists():
-            for old in read_record(folder).candidates:
-                file = folder / old["file"]
-                if file.resolve().is_relative_to(folder.resolve()):  # it may name anything
-                    file.unlink(missing_ok=True)
-            (folder / LATENTS).unlink(missing_ok=True)
+        remove_record(folder)
         latents = latents_file(self.trace)
         if latents is not None:
             write_whole(folder / LATENTS, lambda file: file.write(latents))
         shared = {name: value for name, value in record.items() if name != "trace"}
         for candidate, facts in zip(self.candidates, record["candidates"], strict=True):
-            own = {**shared, **self._trace_of([candidate]), "candidates": [facts]}
+            own = {**shared, **self.trace_of([candidate]), "candidates": [facts]}
             write_png(candidate.image, folder / facts["file"], own)
         if self.candidates:
             sheet = contact_sheet(self.candidates, prompts=record["call"]["prompts"])
             write_whole(folder / SHEET, lambda file: sheet.save(file, "PNG"))
         write_json(record, folder / FILE)
         return folder
+
+
+def remove_record(folder: Path) -> None:
+    """Remove the images that a folder's record names; the record itself is there to be replaced.
+
+    >>> remove_record(Path("no/such/folder"))
+    """
+    if (folder / FILE).exists():
+        for old in read_single(folder).candidates:
+            file = folder / old["file"]
+            if file.resolve().is_relative_to(folder.resolve()):  # it may name anything
+                file.unlink(missing_ok=True)
+        (folder / LATENTS).unlink(missing_ok=True)
 
 
 def check_free(folder: Path, overwrite: bool) -> None:
@@ -168,7 +176,7 @@ def check_free(folder: Path, overwrite: bool) -> None:
             raise RecordError(
                 f"{folder} has a record already: choose another folder, or replace it (overwrite=True, --overwrite)"
             )
-        read_record(folder)
+        read_single(folder)
     probe = folder / ".cogguided-probe"
     write_whole(probe, lambda file: None)
     probe.unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .base import DimensionScorer, ImageInput, Scorer, Scores
+from .bulk import FileScore, ScoreTable, find_images, score_files
 from .dimensions import DIMENSIONS, Dimension, dimension
 from .models.fake import FakeScorer
 from .registry import ScorerInfo, list_scorers, load_scorer, register_scorer, unregister_scorer
@@ -14,7 +15,9 @@ __all__ = [
     "DimensionScorer",
     "Ensemble",
     "FakeScorer",
+    "FileScore",
     "ImageInput",
+    "ScoreTable",
     "Scorer",
     "ScorerInfo",
     "Scores",
@@ -23,10 +26,12 @@ __all__ = [
     "TargetSpec",
     "Term",
     "dimension",
+    "find_images",
     "list_scorers",
     "load_scorer",
     "load_target",
     "parse_weights",
     "register_scorer",
+    "score_files",
     "unregister_scorer",
 ]

@@ -214,9 +214,17 @@ def file_name(candidate: Candidate, index: int) -> str:
     >>> file_name(Candidate(Image.new("RGB", (1, 1)), "A happy face!", 3, chosen=True), 5)
     '005_a-happy-face_seed3.png'
     """
+    return ("" if candidate.chosen else "candidates/") + f"{index:03d}_{title(candidate)}.png"
+
+
+def title(candidate: Candidate) -> str:
+    """Return a candidate's wording and seed as a part of a file name.
+
+    >>> title(Candidate(Image.new("RGB", (1, 1)), "名前", 3))
+    'image_seed3'
+    """
     slug = re.sub(r"[^a-z0-9]+", "-", candidate.prompt.lower()).strip("-")[:40].strip("-") or "image"
-    seed = "" if candidate.seed is None else f"_seed{candidate.seed}"
-    return ("" if candidate.chosen else "candidates/") + f"{index:03d}_{slug}{seed}.png"
+    return slug if candidate.seed is None else f"{slug}_seed{candidate.seed}"
 
 
 def write_png(image: Image.Image, path: Path, record: dict[str, Any]) -> None:
@@ -271,8 +279,8 @@ def _umask() -> int:
     return mask
 
 
-def read_record(path: str | Path) -> Record:
-    """Read a record: a `candidates.json`, the folder it is in, or a PNG that was saved with one.
+def read_single(path: str | Path) -> Record:
+    """Read the record of one call: a `candidates.json`, the folder it is in, or a PNG that was saved with one.
 
     Raises:
         RecordError: there is none, or not one of this format.

@@ -15,8 +15,9 @@ from ..arguments import check_arguments
 from ..cog_guided import CogGuidedPipeline
 from ..driving.sampler import PipelineSampler
 from .global_noise import generator_at
-from .record import NOT_RECORDED, Record, describe_pipeline, from_json, pixels_sha256, read_record, versions
-from .trace import play, read_trace
+from .record import NOT_RECORDED, Record, describe_pipeline, from_json, pixels_sha256, versions
+from .streamed import read_record
+from .trace import LATENTS, Entries, play, read_trace
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +41,7 @@ def replay(record: str | Path | Record, index: int | None = None, pipe: CogGuide
     """Make a candidate of a record again, with the batch mates it had, so that not even rounding differs.
 
     Args:
-        record: a `candidates.json`, its folder, or a PNG that was saved with one.
+        record: a `candidates.json` or `candidates.jsonl`, its folder, or a PNG that was saved with one.
         index: which candidate; None: the first chosen one, or the only one of a PNG.
         pipe: the pipeline to use; None: the recorded model is loaded, with its revision, dtype and scheduler,
             on the recorded kind of device if there is one here.
@@ -57,7 +58,7 @@ def replay(record: str | Path | Record, index: int | None = None, pipe: CogGuide
     ...     replay(folder, 0).same
     True
     """
-    record = record if isinstance(record, Record) else read_record(record)
+    record = record if isinstance(record, Record) else read_record(record, index)
     candidate = pick(record, index)
     model, arguments = record.facts["model"], record.facts["call"]["arguments"]
     check_replayable(record, candidate, arguments)
@@ -69,7 +70,7 @@ def replay(record: str | Path | Record, index: int | None = None, pipe: CogGuide
     sampler = PipelineSampler(pipe, pipe.base_class, {k: from_json(v) for k, v in arguments.items()})
     batch = candidate["batch"]
     if "entry" in batch:
-        trace = read_trace(record.facts["trace"], record.path, batch["entry"])
+        trace = trace_of(record, batch["entry"])
         image = play(sampler, trace, batch["entry"])[batch["index"]]
         return Replay(image, pixels_sha256(image) == candidate["sha256"], differences(record, pipe), candidate)
     prompts = batch["prompts"][:: arguments.get("num_images_per_prompt") or 1]
@@ -110,12 +111,17 @@ def check_replayable(record: Record, candidate: dict[str, Any], arguments: dict[
         what = ", ".join(f"{name} ({arguments[name][NOT_RECORDED]})" for name in lost)
         raise RecordError(f"{record.path}: cannot be replayed, these arguments are not in it: {what}")
     if "entry" in candidate["batch"]:
-        read_trace(record.facts.get("trace", {}), record.path, candidate["batch"]["entry"])
+        trace_of(record, candidate["batch"]["entry"])
     elif None in candidate["batch"]["seeds"] and "state" not in candidate["batch"]:
         raise RecordError(
             f"{record.path}: cannot be replayed, its noise came from a generator that is not a fresh CPU one "
             "with a seed; call with seed=... next time"
         )
+
+
+def trace_of(record: Record, entry: int) -> Entries:
+    """Return what an entry of a record's trace rests on (see `read_trace`)."""
+    return read_trace(record.facts.get("trace", {}), record.path, entry, record.facts.get("latents", LATENTS))
 
 
 def load_recorded(record: Record) -> CogGuidedPipeline:

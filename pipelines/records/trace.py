@@ -90,13 +90,14 @@ def latents_file(trace: Sequence[Mapping[str, Any]]) -> bytes | None:
     return save(tensors) if tensors else None
 
 
-def read_trace(facts: Mapping[str, Any], path: Path, entry: int) -> Entries:
+def read_trace(facts: Mapping[str, Any], path: Path, entry: int, latents: str = LATENTS) -> Entries:
     """Return the entries that one rests on, with their noise, from a record's facts.
 
     Args:
         facts: the record's `trace`.
-        path: the record's file; given latents lie beside it, or for a PNG in candidates/ one folder up.
+        path: the record's file; given latents lie beside it, or for a PNG in folders below one or two up.
         entry: that a candidate's image came from.
+        latents: the file of given latents.
 
     Raises:
         RecordError: an entry, an argument or latents are missing.
@@ -114,27 +115,27 @@ def read_trace(facts: Mapping[str, Any], path: Path, entry: int) -> Entries:
             if lost:
                 raise RecordError(f"{path}: cannot be replayed, these arguments are not in it: {lost}")
             value["arguments"] = {n: from_json(v) for n, v in value["arguments"].items()}
-            value["noise"] = [_noise(noise, path) for noise in value["noise"]]
+            value["noise"] = [_noise(noise, path, latents) for noise in value["noise"]]
         if "put" in value:
-            value["latents"] = _latents(str(number), path)
+            value["latents"] = _latents(str(number), path, latents)
         found[number] = value
     return found
 
 
-def _noise(facts: Mapping[str, Any], path: Path) -> Noise:
+def _noise(facts: Mapping[str, Any], path: Path, file: str) -> Noise:
     mix = tuple((int(seed), float(weight)) for seed, weight in facts["mix"])
-    return Noise(mix, _latents(facts["latents"], path) if "latents" in facts else None)
+    return Noise(mix, _latents(facts["latents"], path, file) if "latents" in facts else None)
 
 
-def _latents(name: str, path: Path) -> torch.Tensor:
-    for folder in (path.parent, path.parent.parent):
-        if (folder / LATENTS).is_file():
+def _latents(name: str, path: Path, file: str) -> torch.Tensor:
+    for folder in list(path.parents)[:3]:
+        if (folder / file).is_file():
             try:
-                return load_file(folder / LATENTS)[name]
+                return load_file(folder / file)[name]
             except (SafetensorError, KeyError, OSError) as error:
-                raise RecordError(f"{folder / LATENTS}: cannot read latents {name}: {error}") from error
+                raise RecordError(f"{folder / file}: cannot read latents {name}: {error}") from error
     raise RecordError(
-        f"{path}: its noise was searched for, no seed gives it; it lies in {LATENTS} of the folder that was saved: "
+        f"{path}: its noise was searched for, no seed gives it; it lies in {file} of the folder that was saved: "
         "replay from there"
     )
 
