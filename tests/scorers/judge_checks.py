@@ -1,0 +1,67 @@
+"""What every judge must do, whatever it computes: checked on a tiny one by each judge's own test."""
+
+import pytest
+import torch
+
+from cogguided._errors import InputError
+from cogguided.scorers.base import Scorer
+from cogguided.scorers.images import to_tensor
+
+PROMPTS = ["a low picture", "very high", "a positive picture of a very high neutral medium"]
+
+
+def check_frame(judge, pictures, tmp_path, atol):
+    """Batches, broken images, the caller's settings of torch; `atol` is 1e-4 of the judge's range, or less."""
+    assert isinstance(judge, Scorer)
+    assert judge.low < judge.high
+    prompts = PROMPTS if judge.needs_prompt else [""] * 3
+    singles = torch.cat([judge([i], [p]).values for i, p in zip(pictures, prompts, strict=True)])
+    assert singles.isfinite().all()
+    assert len(set(singles.tolist())) == 3, "a judge that gives every image the same has not looked"
+    torch.testing.assert_close(judge(pictures, prompts).values, singles, atol=atol, rtol=0)
+    judge.batch_size, before = 2, judge.batch_size
+    torch.testing.assert_close(judge(pictures, prompts).values, singles, atol=atol, rtol=0)
+    judge.batch_size = before
+
+    broken = judge([tmp_path / "missing.png", pictures[1]], prompts[:2])
+    assert broken.valid.tolist() == [False, True]
+    assert "missing.png" in broken.errors[0]
+    torch.testing.assert_close(broken.values[1:], singles[1:2], atol=atol, rtol=0)
+    assert len(judge([], [])) == 0
+    tensor = torch.rand(2, 3, 32, 32)
+    tensor[0, 0, 0, 0] = torch.nan
+    assert judge(tensor, prompts[:2]).valid.tolist() == [False, True]
+
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            disturbed = judge(pictures, prompts)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(disturbed.values, singles, atol=atol, rtol=0)
+    assert not disturbed.values.requires_grad
+    if judge.needs_prompt:
+        with pytest.raises(InputError, match="prompts"):
+            judge(pictures)
+    assert judge.to("cpu") is judge
+
+
+def check_gradient(judge, picture, atol):
+    """The gradient of pixels is there, is that of finite differences, and no weight gets one."""
+    prompt = PROMPTS[:1]
+    pixels = to_tensor([picture]).requires_grad_()
+    scores = judge(pixels, prompt)
+    torch.testing.assert_close(scores.values.detach(), judge([picture], prompt).values, atol=atol, rtol=0)
+    (gradient,) = torch.autograd.grad(scores.values.sum(), pixels)
+    assert gradient.abs().sum() > 0
+    step = 1e-2 * gradient / gradient.norm() * max(1.0, pixels.numel() ** 0.5 / 50)
+    with torch.no_grad():
+        inner = pixels.detach() * 0.9 + 0.05  # away from the ends of [0, 1]
+    inner.requires_grad_()
+    (slope,) = torch.autograd.grad(judge(inner, prompt).values.sum(), inner)
+    with torch.no_grad():
+        ends = [judge((inner + sign * step).clamp(0, 1), prompt).values for sign in (1, -1)]
+    expected = float((slope * step).sum() * 2)
+    assert float(ends[0] - ends[1]) == pytest.approx(expected, rel=0.1, abs=1e-5)
+    assert all(parameter.grad is None for parameter in judge.model.parameters())
+    assert not judge([picture], prompt).values.requires_grad
