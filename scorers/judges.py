@@ -83,5 +83,23 @@ JUDGES = (
         "SigLIP 2: how well an image shows its prompt, as a probability",
         *(0.0, 1.0, True, "proxy", "google/siglip2-so400m-patch14-384", "Apache-2.0", "yes"),
     ),
+    _judge(
+        "laion_aesthetic",
+        "laion_aesthetic:LAIONAestheticScorer.from_pretrained",
+        "LAION's aesthetic predictor (version 2, or 1): how much people like an image",
+        *(1.0, 10.0, False, "human", "christophschuhmann/improved-aesthetic-predictor", "Apache-2.0", "yes"),
+    ),
+    _judge(
+        "hpsv2",
+        "hpsv2:HPSv2Scorer.from_pretrained",
+        "HPS v2.1 (or 2.0): which image of a prompt people would prefer; usual values",
+        *(0.15, 0.4, True, "human", "xswu/HPSv2", "Apache-2.0", "yes"),
+    ),
+    _judge(
+        "clip_iqa",
+        "clip_iqa:CLIPIQAScorer.from_pretrained",
+        "CLIP-IQA: whether a photo looks good rather than bad to CLIP",
+        *(0.0, 1.0, False, "proxy", "open_clip RN50-quickgelu, openai", "MIT", "yes"),
+    ),
 )
 """Facts and factory of each judge; `registry` makes them known."""
