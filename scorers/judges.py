@@ -101,5 +101,11 @@ JUDGES = (
         "CLIP-IQA: whether a photo looks good rather than bad to CLIP",
         *(0.0, 1.0, False, "proxy", "open_clip RN50-quickgelu, openai", "MIT", "yes"),
     ),
+    _judge(
+        "imagereward",
+        "imagereward:ImageRewardScorer.from_pretrained",
+        "ImageReward: how much people would prefer an image for its prompt; usual values",
+        *(-2.5, 2.5, True, "human", "THUDM/ImageReward", "Apache-2.0", "yes"),
+    ),
 )
 """Facts and factory of each judge; `registry` makes them known."""

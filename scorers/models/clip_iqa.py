@@ -52,7 +52,7 @@ class CLIPIQAScorer(Judge):
         if isinstance(pair, str) or len(pair) != 2:
             raise InputError(f"pair: expected two opposite prompts, got {pair!r}")
         super().__init__(clip.model, batch_size)
-        pool = getattr(self.model.visual, "attnpool", None)
+        pool: Any = getattr(self.model.visual, "attnpool", None)
         if getattr(pool, "positional_embedding", None) is None:
             raise ModelError(
                 f"clip_iqa: sees images at their own size, which takes a CLIP with a ResNet (RN50), not a "
