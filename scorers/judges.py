@@ -107,5 +107,17 @@ JUDGES = (
         "ImageReward: how much people would prefer an image for its prompt; usual values",
         *(-2.5, 2.5, True, "human", "THUDM/ImageReward", "Apache-2.0", "yes"),
     ),
+    _judge(
+        "vqascore",
+        "vqascore:VQAScorer.from_pretrained",
+        "VQAScore: how probable is Yes, asked whether an image shows its prompt",
+        *(0.0, 1.0, True, "proxy", "Qwen/Qwen2.5-VL-7B-Instruct", "Apache-2.0", "yes"),
+    ),
+    _judge(
+        "hpsv3",
+        "hpsv3:HPSv3Scorer.from_pretrained",
+        "HPS v3: how much people would prefer an image for its prompt; usual values",
+        *(-5.0, 15.0, True, "human", "MizzenAI/HPSv3", "Apache-2.0", "yes"),
+    ),
 )
 """Facts and factory of each judge; `registry` makes them known."""

@@ -44,6 +44,8 @@ def folder(tmp_path_factory):
         for name, parameter in model.named_parameters():
             if name.endswith("bn3.weight"):
                 parameter.fill_(1.0)  # is nought at the start, which would leave each block without effect
+            elif "conv" in name:
+                parameter.mul_(2.0)
         model.logit_scale.fill_(3.0)
     save_file(model.state_dict(), path / "open_clip_model.safetensors")
     (path / "open_clip_config.json").write_text(json.dumps(CONFIG))

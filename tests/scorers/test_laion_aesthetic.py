@@ -97,8 +97,9 @@ def test_loading(folder, tmp_path, pictures, monkeypatch):
     with pytest.raises(ModelError, match="made for vectors of 512 numbers"):
         load(folder, "v1", tmp_path / "b32.pth")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    kept = tmp_path / "cogguided" / V2
-    kept.parent.mkdir()
+    repository = "christophschuhmann/improved-aesthetic-predictor"
+    kept = tmp_path / "cogguided/github.com" / repository / "raw/main" / V2
+    kept.parent.mkdir(parents=True)
     kept.write_bytes((folder / V2).read_bytes())
     LAIONAestheticScorer.from_pretrained(clip=folder / "clip")  # the file is in the cache: nothing is fetched
     with pytest.raises(ModelError, match="could not be fetched"):

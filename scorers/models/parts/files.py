@@ -55,7 +55,7 @@ def fetch_file(address: str) -> Path:
 
     Executed, without a network, in ``tests/scorers/test_laion_aesthetic.py``.
     """
-    kept = Path(torch.hub.get_dir()) / "cogguided" / address.rpartition("/")[2]
+    kept = Path(torch.hub.get_dir(), "cogguided", *address.partition("://")[2].split("/"))
     if not kept.is_file():
         kept.parent.mkdir(parents=True, exist_ok=True)
         try:
