@@ -119,5 +119,17 @@ JUDGES = (
         "HPS v3: how much people would prefer an image for its prompt; usual values",
         *(-5.0, 15.0, True, "human", "MizzenAI/HPSv3", "Apache-2.0", "yes"),
     ),
+    _judge(
+        "qalign",
+        "qalign:QAlignScorer.from_pretrained",
+        "Q-Align (Q-SiT): quality of an image, from a choice among five words",
+        *(1.0, 5.0, False, "human", "zhangzicheng/q-sit-mini", "not known", ""),
+    ),
+    _judge(
+        "unified_reward",
+        "unified_reward:UnifiedRewardScorer.from_pretrained",
+        "UnifiedReward 2.0: a model's own ratings of an image for its prompt",
+        *(1.0, 5.0, True, "human", "CodeGoat24/UnifiedReward-2.0-qwen3vl-8b", "not known (code: MIT)", ""),
+    ),
 )
 """Facts and factory of each judge; `registry` makes them known."""

@@ -112,4 +112,4 @@ class CLIPIQAScorer(Judge):
             values.append((scale * features @ self.answers.to(self.device).T).softmax(dim=-1)[:, 0])
             rows += [row for row, _ in group]
         order = torch.tensor(rows, device=self.device).argsort()
-        return torch.cat(values)[order], None
+        return Judged(torch.cat(values)[order])

@@ -99,4 +99,4 @@ class HPSv2Scorer(Judge):
         """Compare."""
         pixels, texts = inputs
         features = self.model.encode_image(pixels, normalize=True).float()
-        return (features * self.texts.encode_texts(texts)).sum(dim=-1), None
+        return Judged((features * self.texts.encode_texts(texts)).sum(dim=-1))

@@ -134,7 +134,7 @@ class HPSv3Scorer(AskedJudge):
         """Read the head at the reward token."""
         hidden = self.model["body"].model(**inputs, use_cache=False).last_hidden_state
         found = self.model["head"](hidden[inputs["input_ids"] == self.token].float())
-        return found[:, 0], found[:, 1].exp()
+        return Judged(found[:, 0], found[:, 1].exp())
 
     def _scaled(self, picture: Image.Image | torch.Tensor) -> Image.Image | torch.Tensor:
         tensor = isinstance(picture, torch.Tensor)

@@ -128,7 +128,7 @@ class ImageRewardScorer(Judge):
         seen = self.model["visual_encoder"](pixel_values=pixels).last_hidden_state
         read = self.model["text_encoder"](ids, attention_mask=mask, encoder_hidden_states=seen).last_hidden_state
         reward = self.model["mlp"](read[:, 0].float())[:, 0]
-        return (reward - MEAN) / STD, None
+        return Judged((reward - MEAN) / STD)
 
 
 def _build(weights: Mapping[str, torch.Tensor], config: Path, file: Path) -> nn.ModuleDict:

@@ -108,7 +108,7 @@ class LAIONAestheticScorer(Judge):
     def judge(self, inputs: Any) -> Judged:
         """Run encoder and head."""
         features = self.model["clip"](pixel_values=inputs).image_embeds.float()
-        return self.model["head"](nn.functional.normalize(features, dim=-1))[:, 0], None
+        return Judged(self.model["head"](nn.functional.normalize(features, dim=-1))[:, 0])
 
 
 class _Rater(nn.Module):

@@ -80,4 +80,4 @@ class PickScorer(Judge):
         """Scale and compare."""
         pixels, texts = inputs
         cosine = (self.encoder.encode_images(pixels) * self.encoder.encode_texts(texts)).sum(dim=-1)
-        return self.model.logit_scale.float().exp() * cosine, None
+        return Judged(self.model.logit_scale.float().exp() * cosine)

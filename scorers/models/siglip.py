@@ -84,6 +84,6 @@ class SigLIPScorer(Judge):
         pixels, texts = inputs
         cosine = (self.encoder.encode_images(pixels) * self.encoder.encode_texts(texts)).sum(dim=-1)
         if self.output == "cosine":
-            return cosine, None
+            return Judged(cosine)
         logits = self.model.logit_scale.float().exp() * cosine + self.model.logit_bias.float()
-        return torch.sigmoid(logits).reshape(len(cosine)), None
+        return Judged(torch.sigmoid(logits).reshape(len(cosine)))

@@ -27,8 +27,8 @@ QUESTION = 'Does this figure show "{}"? Please answer Yes or No.'
 class VQAScorer(AskedJudge):
     """Probability that the model's answer begins with "Yes", 0 to 1; higher shows the prompt better.
 
-    Of an answer of several tokens it is the product of their probabilities. "yes" and other spellings do not count, as
-    in the authors' package. The whole prompt is read. Gradients reach image tensors where the model's processor
+    Of an answer of several tokens it is the product of their probabilities. "yes" and other spellings do not count,
+    as in the authors' package. The whole prompt is read. Gradients reach image tensors where the model's processor
     computes in torch.
 
     Make one with `from_pretrained`.
@@ -94,7 +94,7 @@ class VQAScorer(AskedJudge):
     def judge(self, inputs: Any) -> Judged:
         """Multiply the probabilities of the answer's tokens."""
         said = self.logprobs(inputs, len(self.answer))
-        return said[:, range(len(self.answer)), self.answer].sum(dim=1).exp(), None
+        return Judged(said[:, range(len(self.answer)), self.answer].sum(dim=1).exp())
 
 
 def _followed_by(inputs: dict[str, torch.Tensor], token: int) -> dict[str, torch.Tensor]:

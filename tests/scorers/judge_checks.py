@@ -54,6 +54,8 @@ def check_gradient(judge, picture, atol):
     torch.testing.assert_close(scores.values.detach(), judge([picture], prompt).values, atol=atol, rtol=0)
     (gradient,) = torch.autograd.grad(scores.values.sum(), pixels)
     assert gradient.abs().sum() > 0
+    with torch.no_grad():
+        assert not judge(pixels, prompt).values.requires_grad
     inner = (pixels.detach() * 0.9 + 0.05).requires_grad_()  # away from the ends of [0, 1]
     here = judge(inner, prompt).values
     (slope,) = torch.autograd.grad(here.sum(), inner)

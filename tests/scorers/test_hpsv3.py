@@ -116,7 +116,7 @@ def test_the_authors_instruction_is_read_from_their_file_and_not_run(folder, bas
 
 
 def test_what_does_not_fit(folder, base, tmp_path, pictures):
-    with pytest.raises(InputError, match="one <|Reward|>"):
+    with pytest.raises(InputError, match=r"one <\|Reward\|>"):
         load(folder, base, instruction="{text_prompt}")
     with pytest.raises(InputError, match="a prompt holds"):
         load(folder, base)(pictures[:1], ["<|Reward|>"])

@@ -55,6 +55,6 @@ def test_an_image_that_the_processor_refuses_spoils_no_other(model_folder, pictu
 
 
 def test_questions(model_folder):
-    with pytest.raises(InputError, match="a question with {} for the prompt"):
+    with pytest.raises(InputError, match=r"a question with \{\} for the prompt"):
         VQAScorer.from_pretrained(model_folder("qwen2_5_vl"), question="Is it good?")
     assert fill_in("{}, {a} {b}", **{"": "{a}", "a": "{b}", "b": "c"}) == "{a}, {b} c"

@@ -48,9 +48,8 @@ class AskedJudge(Judge):
             common_kwargs={"return_tensors": "pt"},
         )
         tensors = {key: torch.as_tensor(value) for key, value in out.items()}
-        if any(p.requires_grad for p in pictures if isinstance(p, torch.Tensor)) and not any(
-            tensor.requires_grad for tensor in tensors.values()
-        ):
+        tracked = torch.is_grad_enabled() and any(p.requires_grad for p in pictures if isinstance(p, torch.Tensor))
+        if tracked and not any(tensor.requires_grad for tensor in tensors.values()):
             raise ModelError(
                 f"{self.name}: {type(self.processor).__name__} passes no gradient to the pixels; score without one "
                 "(images.detach(), or torch.no_grad())"

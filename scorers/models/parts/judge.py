@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -17,8 +17,14 @@ from ...precision import own_precision
 
 Pictures = list[Image.Image] | list[torch.Tensor]
 """Readable images of a batch: all PIL, or all tensors (3, H, W) in [0, 1], which may have a graph."""
-Judged = tuple[torch.Tensor, torch.Tensor | None]
-"""Values (B,) and their spread (B,), or None."""
+
+
+class Judged(NamedTuple):
+    """What a network makes of B images: values (B,), their spread (B,) or None, and why a value is NaN, or None."""
+
+    values: torch.Tensor
+    std: torch.Tensor | None = None
+    errors: Sequence[str | None] | None = None
 
 
 class Judge:
@@ -134,14 +140,15 @@ def _scattered(found: list[tuple[list[int], Judged]], errors: list[str | None], 
     """Scores of a whole batch from those of groups of its rows."""
     values = torch.full((len(errors),), torch.nan, device=place)
     spreads = torch.full((len(errors),), torch.nan, device=place)
-    for group, (some, spread) in found:
+    for group, judged in found:
         rows = torch.tensor(group, device=place)
-        values = values.index_copy(0, rows, some.float())
-        if spread is not None:
-            spreads = spreads.index_copy(0, rows, spread.float())
-        for row, ok in zip(group, some.detach().isfinite().tolist(), strict=True):
-            errors[row] = None if ok else f"image {row}: its score is not finite"
+        values = values.index_copy(0, rows, judged.values.float())
+        if judged.std is not None:
+            spreads = spreads.index_copy(0, rows, judged.std.float())
+        reasons = judged.errors or [None] * len(group)
+        for row, ok, why in zip(group, judged.values.detach().isfinite().tolist(), reasons, strict=True):
+            errors[row] = None if ok else why or f"image {row}: its score is not finite"
     if values.detach().isinf().any():
         values = values.masked_fill(values.detach().isinf(), torch.nan)
-    told = any(spread is not None for _, (_, spread) in found)
+    told = any(judged.std is not None for _, judged in found)
     return Scores(values, spreads if told else None, errors=errors)
