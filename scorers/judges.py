@@ -131,5 +131,11 @@ JUDGES = (
         "UnifiedReward 2.0: a model's own ratings of an image for its prompt",
         *(1.0, 5.0, True, "human", "CodeGoat24/UnifiedReward-2.0-qwen3vl-8b", "not known (code: MIT)", ""),
     ),
+    _judge(
+        "pyiqa",
+        "pyiqa:PyIQAScorer.from_pretrained",
+        "Any metric of pyiqa that needs no reference, as pyiqa:NAME (pyiqa:musiq)",
+        *(None, None, False, "", "pyiqa:NAME", "PolyForm Noncommercial 1.0.0", "no"),
+    ),
 )
 """Facts and factory of each judge; `registry` makes them known."""

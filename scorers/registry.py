@@ -91,7 +91,7 @@ def load_scorer(scorer: str | Path | Scorer, **kwargs: Any) -> Scorer:
 
     A name is looked up exactly as spelt, among the registered scorers and the installed plug-ins. A folder
     with ``open_clip_config.json`` is a `CLIPScorer`, any other folder or a hub name ("owner/model") an
-    `MLLMScorer`. Keyword arguments go to the scorer's factory.
+    `MLLMScorer`; "pyiqa:NAME" is a metric of that package. Keyword arguments go to the scorer's factory.
 
     Raises:
         UnknownNameError: nobody registered that name.
@@ -150,6 +150,8 @@ def _factory(scorer: str | Path) -> Factory:
     if name in plugged:
         factory: Factory = plugged[name].load()
         return factory
+    if name.startswith("pyiqa:"):
+        return _bound(_REGISTRY["pyiqa"][0], name.removeprefix("pyiqa:"), "metric")
     if Path(scorer).is_dir():
         is_clip = (Path(scorer) / "open_clip_config.json").is_file()
         return _bound(_open_clip if is_clip else _mllm, name)
@@ -160,11 +162,11 @@ def _factory(scorer: str | Path) -> Factory:
     raise unknown_name("scorer", name, [*_REGISTRY, *plugged])
 
 
-def _bound(factory: Factory, model: str) -> Factory:
+def _bound(factory: Factory, value: str, argument: str = "model") -> Factory:
     def make(**kwargs: Any) -> Scorer:
-        return factory(model=model, **kwargs)
+        return factory(**{argument: value}, **kwargs)
 
-    parameters = [p for n, p in inspect.signature(factory).parameters.items() if n != "model"]
+    parameters = [p for n, p in inspect.signature(factory).parameters.items() if n != argument]
     make.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return make
 

@@ -174,15 +174,15 @@ def _body(weights: Mapping[str, torch.Tensor], base: str | Path, dtype: torch.dt
         config = AutoConfig.from_pretrained(base)
         config.text_config.vocab_size = len(renamed["model.language_model.embed_tokens.weight"])
         with torch.inference_mode(False):
-            body, told = Qwen2VLForConditionalGeneration.from_pretrained(
+            loaded: Any = Qwen2VLForConditionalGeneration.from_pretrained(
                 None, config=config, state_dict=renamed, dtype=dtype, output_loading_info=True
             )
     except (OSError, ValueError, RuntimeError, KeyError, AttributeError, TypeError) as error:
         raise ModelError(f"{file}: does not fit {base} ({type(error).__name__}: {error})") from error
-    missing = sorted(told["missing_keys"])
+    missing = sorted(loaded[1]["missing_keys"])
     if missing:
         raise ModelError(f"{file}: {len(missing)} weights are missing, such as '{missing[0]}'")
-    return body
+    return loaded[0]
 
 
 def _name(name: str) -> str:

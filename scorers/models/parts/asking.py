@@ -66,7 +66,8 @@ class AskedJudge(Judge):
         places = ends[:, None] - last + torch.arange(last, device=ends.device)
         wanted, at = places.unique(return_inverse=True)
         few = "logits_to_keep" in inspect.signature(self.model.forward).parameters
-        out = self.model(**inputs, use_cache=False, **({"logits_to_keep": wanted} if few else {})).logits
+        keep = {"logits_to_keep": wanted} if few else {}
+        out: torch.Tensor = self.model(**inputs, use_cache=False, **keep).logits
         rows = torch.arange(len(ends), device=ends.device)[:, None]
         return out[rows, at if few else places].float().log_softmax(dim=-1)
 
