@@ -42,9 +42,9 @@ WORDING = ("MizzenAI/HPSv3", "d232ff8669a0b00759766067c6c3a26e2e717fac", "hpsv3/
 class HPSv3Scorer(AskedJudge):
     """The mean of the model's belief, and in `std` its spread; higher is preferred more.
 
-    There is no fixed range: `low` and `high`, -5 and 15, are what a target brings to 0 and 1, and were chosen by what
-    is told of the model's values, not measured; values outside are not clamped. The whole prompt is read. The
-    reward token is put in as a token; a prompt with that text in it is refused. Gradients reach image tensors.
+    There is no fixed range: `low` and `high`, -5 and 15, are what a target brings to 0 and 1; no published table of
+    values was at hand when they were chosen, so look at yours; values outside are not clamped. The whole prompt is
+    read; one with the reward token's text in it is refused. Gradients reach image tensors.
 
     Make one with `from_pretrained`.
     """
