@@ -123,13 +123,13 @@ JUDGES = (
         "qalign",
         "qalign:QAlignScorer.from_pretrained",
         "Q-Align (Q-SiT): quality of an image, from a choice among five words",
-        *(1.0, 5.0, False, "human", "zhangzicheng/q-sit-mini", "not known", ""),
+        *(1.0, 5.0, False, "human", "zhangzicheng/q-sit-mini", "MIT", "yes"),
     ),
     _judge(
         "unified_reward",
         "unified_reward:UnifiedRewardScorer.from_pretrained",
         "UnifiedReward 2.0: a model's own ratings of an image for its prompt",
-        *(1.0, 5.0, True, "human", "CodeGoat24/UnifiedReward-2.0-qwen3vl-8b", "not known (code: MIT)", ""),
+        *(1.0, 5.0, True, "human", "CodeGoat24/UnifiedReward-2.0-qwen3vl-8b", "MIT", "yes"),
     ),
     _judge(
         "pyiqa",

@@ -86,7 +86,8 @@ class HPSv2Scorer(Judge):
         names = [FILES[version].replace(".pt", ".safetensors"), FILES[version]]
         file = find_file(model, names[:: -1 if model == HUB else 1], f"the weights of HPS v{version}")
         with torch.inference_mode(False):
-            network = open_clip.create_model(architecture, load_weights=False)
+            sizes = open_clip.get_model_config(architecture)
+            network = open_clip.CLIP(**{part: sizes[part] for part in ("embed_dim", "vision_cfg", "text_cfg")})
             fill(network, read_weights(file, inside="state_dict"), file)
             network = network.to(place_for(device), dtype or torch.float32)
         return cls(network, open_clip.get_tokenizer(architecture), batch_size)

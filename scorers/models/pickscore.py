@@ -3,8 +3,9 @@
 Kirstain et al. 2023, "Pick-a-Pic: An Open Dataset of User Preferences for Text-to-Image Generation",
 arXiv 2305.01569. A CLIP ViT-H/14, fine-tuned on the choices of the users of a web application.
 
-Hub: ``yuvalkirstain/PickScore_v1`` (3.9 GB), with the processor of ``laion/CLIP-ViT-H-14-laion2B-s32B-b79K``.
-Licence: the authors' code is MIT; the model's card names no licence, so ask before commercial use.
+Hub: ``yuvalkirstain/PickScore_v1`` (3.9 GB, safetensors), with the processor of
+``laion/CLIP-ViT-H-14-laion2B-s32B-b79K``. Licence: the authors' code is MIT; the model's card names none, so
+ask before commercial use.
 """
 
 from __future__ import annotations

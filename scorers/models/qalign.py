@@ -5,10 +5,10 @@ model begins its answer, and the probabilities of "excellent" to "bad" as its ne
 DeQA-Score (You et al. 2025, arXiv 2501.11561) is read in the same way, and taught so that the spread means something.
 
 Hub: ``zhangzicheng/q-sit-mini`` (Zhang et al. 2025, "Teaching LMMs for Image Quality Scoring and Interpreting",
-arXiv 2503.09197), of the same people, which is a LLaVA-OneVision of transformers; its card's licence was not looked
-up, so ask before commercial use. OneAlign and DeQA-Score themselves (mPLUG-Owl2) need their authors' code for
-transformers 4.36, and do not load. Any image-text-to-text model can be asked in this way. The question to Q-SiT is
-read from its authors' own file on GitHub, without running it.
+arXiv 2503.09197), of the same people, which is a LLaVA-OneVision of transformers. Licence: MIT by the card of its
+larger sibling ``q-sit``, commercial use included. OneAlign and DeQA-Score themselves (mPLUG-Owl2) need their authors'
+code for transformers 4.36, and do not load. Any image-text-to-text model can be asked in this way. The question to
+Q-SiT is read from its authors' own file on GitHub, without running it.
 """
 
 from __future__ import annotations

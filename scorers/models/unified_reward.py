@@ -4,8 +4,8 @@ Wang et al. 2025, "Unified Reward Model for Multimodal Understanding and Generat
 version 2.0 is asked: alignment with the prompt, coherence and style, 1 to 5 each.
 
 Hub: ``CodeGoat24/UnifiedReward-2.0-qwen3vl-8b`` and its siblings of other sizes, on Qwen2.5-VL and Qwen3-VL. Licence:
-the authors' code is MIT; those of the weights were not looked up, so ask before commercial use. The question is read
-from the authors' own file on GitHub, without running it.
+MIT, by the cards of its siblings and for the code; commercial use included. The question is read from the authors'
+own file on GitHub, without running it.
 """
 
 from __future__ import annotations

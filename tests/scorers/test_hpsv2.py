@@ -31,7 +31,7 @@ def folder(tmp_path_factory):
         model = open_clip.CLIP(**CONFIG)
         with torch.no_grad():
             for parameter in model.parameters():
-                parameter.mul_(3) if parameter.ndim > 1 else None
+                parameter.mul_(1.5) if parameter.ndim > 1 else None
         torch.save({"epoch": 1, "name": "hps", "state_dict": model.state_dict()}, home / file)
     return home
 
@@ -93,5 +93,7 @@ def test_loading(folder, tmp_path, pictures):
         load(folder, "2")
     with pytest.raises(UnknownNameError, match="did you mean 'ViT-H-14"):
         HPSv2Scorer.from_pretrained(folder, architecture="ViT-H14")
+    (tmp_path / "other-hps.json").write_text(json.dumps({**CONFIG, "embed_dim": 8}))
+    open_clip.add_model_config(tmp_path / "other-hps.json")
     with pytest.raises(ModelError, match="weights of another shape"):
-        HPSv2Scorer.from_pretrained(folder, architecture="ViT-S-32-alt")
+        HPSv2Scorer.from_pretrained(folder, architecture="other-hps")

@@ -31,8 +31,9 @@ def reference(folder, picture, question, answer):
     return probability
 
 
-@pytest.mark.parametrize("family", ["qwen2_5_vl", "gemma3", "llava_onevision"])
-@pytest.mark.parametrize("answer", ["low", "Yes"])  # a single token of the tiny tokenizers, and several
+@pytest.mark.parametrize(  # a single token of the tiny tokenizers, and several
+    ("family", "answer"), [("qwen2_5_vl", "low"), ("gemma3", "Yes"), ("llava_onevision", "Yes")]
+)
 def test_it_is_the_published_formula(model_folder, pictures, family, answer):
     folder = model_folder(family)
     judge = VQAScorer.from_pretrained(folder, answer=answer)
