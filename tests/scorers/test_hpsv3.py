@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from cogguided._errors import InputError, ModelError
 from cogguided.scorers import load_scorer
-from cogguided.scorers.models.hpsv3 import WORDING, HPSv3Scorer
+from cogguided.scorers.models.asked.hpsv3 import WORDING, HPSv3Scorer
 
 INSTRUCTION = "Rate this.\nTextual prompt - {text_prompt} {kept}\n Overall: <|Reward|> END "
 PIXELS = 4 * 28 * 28

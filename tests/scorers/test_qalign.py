@@ -5,7 +5,7 @@ from judge_checks import check_frame, check_gradient
 
 from cogguided._errors import InputError, ModelError
 from cogguided.scorers import load_scorer
-from cogguided.scorers.models.qalign import BEGUN, WORDING, WORDS, QAlignScorer
+from cogguided.scorers.models.asked.qalign import BEGUN, WORDING, WORDS, QAlignScorer
 
 QUESTION = "From five: Excellent, Good, Fair, Poor, Bad. How would you rate it?"
 

@@ -5,7 +5,7 @@ from judge_checks import PROMPTS, check_frame
 
 from cogguided._errors import InputError, UnknownNameError
 from cogguided.scorers import load_scorer
-from cogguided.scorers.models.unified_reward import WORDINGS, UnifiedRewardScorer, read_number
+from cogguided.scorers.models.asked.unified_reward import WORDINGS, UnifiedRewardScorer, read_number
 
 QUESTION = "Rate it.\nText Caption: [{prompt}]"
 GOOD = "Alignment Score (1-5): {}\nCoherence Score (1-5): {}\nStyle Score (1-5): {}"

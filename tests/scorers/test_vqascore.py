@@ -5,8 +5,8 @@ from judge_checks import PROMPTS, check_frame, check_gradient
 
 from cogguided._errors import InputError
 from cogguided.scorers import load_scorer
+from cogguided.scorers.models.asked.vqascore import QUESTION, VQAScorer
 from cogguided.scorers.models.parts.asking import fill_in
-from cogguided.scorers.models.vqascore import QUESTION, VQAScorer
 
 
 def reference(folder, picture, question, answer):

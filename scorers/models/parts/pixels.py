@@ -39,11 +39,8 @@ def short_side_crop(picture: object, side: int) -> torch.Tensor:
 def long_side_pad(picture: object, side: int) -> torch.Tensor:
     """HPS v2's way: the longer side is scaled to `side` (bicubic), the rest filled with black; (3, side, side).
 
-    >>> long_side_pad(torch.ones(3, 8, 16), 4)[0]
-    tensor([[0., 0., 0., 0.],
-            [1., 1., 1., 1.],
-            [1., 1., 1., 1.],
-            [0., 0., 0., 0.]])
+    >>> long_side_pad(torch.ones(3, 8, 16), 4)[0].round().tolist()
+    [[0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]]
     """
     tensor = as_tensor(picture)
     height, width = tensor.shape[-2:]

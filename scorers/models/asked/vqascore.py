@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from ..._errors import InputError
-from ..mllm.checkpoints import load_checkpoint
-from .parts.asking import AskedJudge, fill_in
-from .parts.judge import Judged, Pictures
+from ...._errors import InputError
+from ...mllm.checkpoints import load_checkpoint
+from ..parts.asking import AskedJudge, fill_in
+from ..parts.judge import Judged, Pictures
 
 HUB = "Qwen/Qwen2.5-VL-7B-Instruct"
 QUESTION = 'Does this figure show "{}"? Please answer Yes or No.'

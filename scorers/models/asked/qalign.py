@@ -19,11 +19,11 @@ from typing import Any
 
 import torch
 
-from ..._errors import InputError
-from ..mllm.checkpoints import load_checkpoint
-from .parts.asking import AskedJudge
-from .parts.judge import Judged, Pictures
-from .parts.wordings import published
+from ...._errors import InputError
+from ...mllm.checkpoints import load_checkpoint
+from ..parts.asking import AskedJudge
+from ..parts.judge import Judged, Pictures
+from ..parts.wordings import published
 
 HUB = "zhangzicheng/q-sit-mini"
 WORDING = ("Q-Future/Q-SiT", "HEAD", "eval_scripts/qsit_transformers_test_iqa.py")

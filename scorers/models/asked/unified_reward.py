@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 
-from ..._errors import InputError, unknown_name
-from ..mllm.checkpoints import load_checkpoint
-from .parts.asking import AskedJudge, fill_in
-from .parts.judge import Judged, Pictures
-from .parts.wordings import published
+from ...._errors import InputError, unknown_name
+from ...mllm.checkpoints import load_checkpoint
+from ..parts.asking import AskedJudge, fill_in
+from ..parts.judge import Judged, Pictures
+from ..parts.wordings import published
 
 HUB = "CodeGoat24/UnifiedReward-2.0-qwen3vl-8b"
 _COMMIT = ("CodeGoat24/UnifiedReward", "ed52f98c680bfeca1e23e26aa61715de03412f2b")

@@ -23,12 +23,12 @@ from torchvision.transforms.functional import InterpolationMode
 from transformers import AutoConfig, Qwen2VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
-from ..._errors import InputError, ModelError
-from ..mllm.checkpoints import load_processor
-from .parts.asking import AskedJudge, fill_in
-from .parts.files import fill, find_file, place_for, read_weights
-from .parts.judge import Judged, Pictures
-from .parts.wordings import published
+from ...._errors import InputError, ModelError
+from ...mllm.checkpoints import load_processor
+from ..parts.asking import AskedJudge, fill_in
+from ..parts.files import fill, find_file, place_for, read_weights
+from ..parts.judge import Judged, Pictures
+from ..parts.wordings import published
 
 HUB = "MizzenAI/HPSv3"
 BASE = "Qwen/Qwen2-VL-7B-Instruct"
