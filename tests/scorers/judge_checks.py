@@ -68,3 +68,13 @@ def check_gradient(judge, picture, atol):
     assert min(gaps) < 0.03, f"the gradient is not that of finite differences: off by {gaps}"
     assert all(parameter.grad is None for parameter in judge.model.parameters())
     assert not judge([picture], prompt).values.requires_grad
+
+
+def check_half(half, judge, pictures, share=0.05):
+    """Weights in bfloat16 give about the same: to a share of the range, which is wide since tiny ones are rough."""
+    prompts = PROMPTS if judge.needs_prompt else None
+    assert half.dtype == torch.bfloat16
+    scores = half(pictures, prompts)
+    assert scores.values.dtype == torch.float32
+    span = share * (judge.high - judge.low)
+    torch.testing.assert_close(scores.values, judge(pictures, prompts).values, atol=span, rtol=0)

@@ -3,7 +3,7 @@ import json
 import open_clip
 import pytest
 import torch
-from judge_checks import check_frame, check_gradient
+from judge_checks import check_frame, check_gradient, check_half
 from safetensors.torch import save_file
 from tiny_mllm import tokenizer
 from torchvision.transforms.functional import normalize, to_tensor
@@ -94,6 +94,7 @@ def test_it_is_the_published_formula(folder, large, pair):
 def test_frame_and_gradient(folder, large, tmp_path):
     judge = load_scorer("clip_iqa", model=folder)
     check_frame(judge, large, tmp_path, atol=1e-4)
+    check_half(CLIPIQAScorer.from_pretrained(folder, dtype=torch.bfloat16), judge, large)
     check_gradient(judge, large[0], atol=1e-4)
 
 

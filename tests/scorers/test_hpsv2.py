@@ -4,7 +4,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from judge_checks import PROMPTS, check_frame, check_gradient
+from judge_checks import PROMPTS, check_frame, check_gradient, check_half
 from safetensors.torch import save_file
 
 from cogguided._errors import ModelError, UnknownNameError
@@ -76,6 +76,7 @@ def test_the_longer_side_is_scaled_and_nothing_is_cut(folder, pictures):
 def test_frame_and_gradient(folder, pictures, tmp_path):
     judge = load(folder)
     check_frame(judge, pictures, tmp_path, atol=2.5e-5)
+    check_half(HPSv2Scorer.from_pretrained(folder, architecture=NAME, dtype=torch.bfloat16), judge, pictures)
     check_gradient(judge, pictures[0], atol=1e-4)
 
 

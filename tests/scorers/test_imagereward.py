@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 import transformers as tf
-from judge_checks import PROMPTS, check_frame, check_gradient
+from judge_checks import PROMPTS, check_frame, check_gradient, check_half
 from PIL import Image
 from safetensors.torch import save_file
 from torch.nn.functional import gelu, layer_norm
@@ -136,8 +136,9 @@ def test_it_is_the_published_formula(folder, judge, pictures):
     torch.testing.assert_close(got, expected, atol=5e-4, rtol=0)  # 1e-4 of 5
 
 
-def test_frame_and_gradient(judge, pictures, tmp_path):
+def test_frame_and_gradient(folder, judge, pictures, tmp_path):
     check_frame(judge, pictures, tmp_path, atol=5e-4)
+    check_half(ImageRewardScorer.from_pretrained(folder, dtype=torch.bfloat16), judge, pictures)
     check_gradient(judge, pictures[0], atol=0.2)
 
 

@@ -3,7 +3,7 @@ import pickle
 import pytest
 import torch
 import transformers as tf
-from judge_checks import check_frame, check_gradient
+from judge_checks import check_frame, check_gradient, check_half
 from PIL import Image
 from safetensors.torch import save_file
 from torchvision import transforms
@@ -74,6 +74,8 @@ def test_it_is_the_published_formula(folder, pictures, version):
 def test_frame_and_gradient(folder, pictures, tmp_path):
     judge = load(folder)
     check_frame(judge, pictures, tmp_path, atol=9e-4)
+    half = LAIONAestheticScorer.from_pretrained(folder, clip=folder / "clip", dtype=torch.bfloat16)
+    check_half(half, judge, pictures)
     check_gradient(judge, pictures[0], atol=0.2)
 
 

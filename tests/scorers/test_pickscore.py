@@ -4,7 +4,7 @@ import warnings
 import pytest
 import torch
 import transformers as tf
-from judge_checks import PROMPTS, check_frame, check_gradient
+from judge_checks import PROMPTS, check_frame, check_gradient, check_half
 from PIL import Image
 from tiny_mllm import WORDS
 from tokenizers import Tokenizer, pre_tokenizers
@@ -90,8 +90,9 @@ def test_it_is_the_published_formula(folders, judge, pictures):
     torch.testing.assert_close(judge(pictures, PROMPTS).values, expected, atol=1e-3, rtol=0)  # 1e-4 of 10
 
 
-def test_frame(judge, pictures, tmp_path):
+def test_frame(folders, judge, pictures, tmp_path):
     check_frame(judge, pictures, tmp_path, atol=1e-3)
+    check_half(PickScorer.from_pretrained(*folders, dtype=torch.bfloat16), judge, pictures)
 
 
 def test_gradient(judge, pictures):

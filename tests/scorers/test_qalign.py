@@ -1,7 +1,7 @@
 import pytest
 import torch
 import transformers as tf
-from judge_checks import check_frame, check_gradient
+from judge_checks import check_frame, check_gradient, check_half
 
 from cogguided._errors import InputError, ModelError
 from cogguided.scorers import load_scorer
@@ -45,6 +45,7 @@ def test_it_is_the_published_formula(model_folder, pictures):
 def test_frame_and_gradient(model_folder, pictures, tmp_path):
     judge = load_scorer("qalign", model=model_folder("llava_onevision"), question=QUESTION)
     check_frame(judge, pictures, tmp_path, atol=4e-4)
+    check_half(load(model_folder("llava_onevision"), dtype=torch.bfloat16), judge, pictures, share=0.1)
     check_gradient(judge, pictures[0], atol=0.2)
 
 

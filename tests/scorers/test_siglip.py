@@ -1,7 +1,7 @@
 import pytest
 import torch
 import transformers as tf
-from judge_checks import PROMPTS, check_frame, check_gradient
+from judge_checks import PROMPTS, check_frame, check_gradient, check_half
 from PIL import Image
 from tiny_mllm import tokenizer
 
@@ -69,6 +69,7 @@ def test_it_is_the_published_formula(folder, pictures):
 def test_frame_and_gradient(folder, pictures, tmp_path):
     judge = load_scorer("siglip", model=folder)
     check_frame(judge, pictures, tmp_path, atol=1e-4)
+    check_half(SigLIPScorer.from_pretrained(folder, dtype=torch.bfloat16), judge, pictures)
     check_gradient(judge, pictures[0], atol=5e-2)
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 import transformers as tf
-from judge_checks import PROMPTS, check_frame, check_gradient
+from judge_checks import PROMPTS, check_frame, check_gradient, check_half
 
 from cogguided._errors import InputError
 from cogguided.scorers import load_scorer
@@ -45,6 +45,8 @@ def test_it_is_the_published_formula(model_folder, pictures, family, answer):
 def test_frame_and_gradient(model_folder, pictures, tmp_path):
     judge = load_scorer("vqascore", model=model_folder("qwen2_5_vl"), answer="very low", question="{}? Well?")
     check_frame(judge, pictures, tmp_path, atol=1e-4)
+    half = VQAScorer.from_pretrained(model_folder("qwen2_5_vl"), "{}? Well?", "very low", dtype=torch.bfloat16)
+    check_half(half, judge, pictures)
     check_gradient(judge, pictures[0], atol=1e-2)
 
 
