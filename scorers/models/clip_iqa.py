@@ -58,10 +58,11 @@ class CLIPIQAScorer(Judge):
                 f"clip_iqa: sees images at their own size, which takes a CLIP with a ResNet (RN50), not a "
                 f"{type(self.model.visual).__name__}"
             )
-        nothing = torch.zeros_like(pool.positional_embedding[:1])
-        pool.positional_embedding = torch.nn.Parameter(nothing, requires_grad=False)
         self.pair = tuple(pair)
-        self.answers = clip.encode_texts(self.pair)
+        with torch.inference_mode(False):  # what is made inside it never passes a gradient on
+            nothing = torch.zeros_like(pool.positional_embedding[:1])
+            pool.positional_embedding = torch.nn.Parameter(nothing, requires_grad=False)
+            self.answers = clip.encode_texts(self.pair)
 
     @classmethod
     def from_pretrained(

@@ -99,9 +99,9 @@ class ImageRewardScorer(Judge):
             words = AutoTokenizer.from_pretrained(home)
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise ModelError(f"{home}: no usable tokenizer ({type(error).__name__}: {error})") from error
-        network = _build(read_weights(file), config, file)
-        network.to(place_for(device), dtype or torch.float32)
-        network["mlp"].float()
+        with torch.inference_mode(False):  # weights made inside it never pass a gradient on
+            network = _build(read_weights(file), config, file).to(place_for(device), dtype or torch.float32)
+            network["mlp"].float()
         return cls(network, words, batch_size)
 
     def check_texts(self, texts: Sequence[str]) -> None:
@@ -169,17 +169,16 @@ def _build(weights: Mapping[str, torch.Tensor], config: Path, file: Path) -> nn.
         patch_size=patch,
         layer_norm_eps=1e-6,
     )
-    with torch.inference_mode(False):
-        network = nn.ModuleDict(
-            {
-                "visual_encoder": BlipVisionModel(look),
-                "text_encoder": BlipTextModel(text, add_pooling_layer=False),
-                "mlp": _mlp(parts["mlp"]),
-            }
-        )
-        fill(network["visual_encoder"], vision, file)
-        fill(network["text_encoder"], parts["text_encoder"], file, spare=["embeddings.position_ids"])
-        fill(network["mlp"], parts["mlp"], file)
+    network = nn.ModuleDict(
+        {
+            "visual_encoder": BlipVisionModel(look),
+            "text_encoder": BlipTextModel(text, add_pooling_layer=False),
+            "mlp": _mlp(parts["mlp"]),
+        }
+    )
+    fill(network["visual_encoder"], vision, file)
+    fill(network["text_encoder"], parts["text_encoder"], file, spare=["embeddings.position_ids"])
+    fill(network["mlp"], parts["mlp"], file)
     return network
 
 

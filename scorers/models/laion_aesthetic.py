@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import torch
 from torch import nn
@@ -22,7 +23,7 @@ from transformers import CLIPVisionModelWithProjection
 
 from ..._errors import ModelError, unknown_name
 from .parts.dual import load_network
-from .parts.files import fetch_file, fill, find_file, read_weights
+from .parts.files import fetch_file, fill, find_file, place_for, read_weights
 from .parts.judge import Judge, Judged, Pictures
 from .parts.pixels import clip_batch, short_side_crop
 
@@ -86,20 +87,21 @@ class LAIONAestheticScorer(Judge):
             raise unknown_name("version of laion_aesthetic", version, HEADS)
         repository, name = HEADS[version]
         safe = name.replace(".pth", ".safetensors")
-        file = fetch_file(_GITHUB.format(repository, name)) if head is None else find_file(
+        file = fetch_file(_GITHUB.format(repository, quote(name))) if head is None else find_file(
             head, [safe, name], f"the head of version {version[1:]}"
         )
         weights = read_weights(file)
-        layers = _layers(weights, version, file)
-        with torch.inference_mode(False):
+        with torch.inference_mode(False):  # weights made inside it never pass a gradient on
+            layers = _layers(weights, version, file)
             fill(layers, weights, file)
+            layers = layers.to(place_for(device), torch.float32)
         encoder = load_network(CLIPVisionModelWithProjection, clip, device, dtype)
         width = next(module.in_features for module in layers.modules() if isinstance(module, nn.Linear))
         if width != encoder.config.projection_dim:
             raise ModelError(
                 f"{file}: made for vectors of {width} numbers, and {clip} gives {encoder.config.projection_dim}"
             )
-        return cls(encoder, layers.to(encoder.device, torch.float32), version, batch_size)
+        return cls(encoder, layers, version, batch_size)
 
     def prepare(self, pictures: Pictures, texts: Sequence[str]) -> Any:
         """Return pixels as OpenAI's CLIP wants them."""

@@ -125,7 +125,8 @@ def reference(folder, picture, prompt):
 
 @pytest.fixture(scope="module")
 def judge(folder):
-    return ImageRewardScorer.from_pretrained(folder)
+    with torch.inference_mode():  # whoever loads in it gets gradients all the same
+        return ImageRewardScorer.from_pretrained(folder)
 
 
 def test_it_is_the_published_formula(folder, judge, pictures):

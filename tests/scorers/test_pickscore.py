@@ -61,7 +61,8 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def judge(folders):
-    return PickScorer.from_pretrained(*folders)
+    with torch.inference_mode():  # whoever loads in it gets gradients all the same
+        return PickScorer.from_pretrained(*folders)
 
 
 def reference(folders, picture, prompt):

@@ -115,9 +115,10 @@ class HPSv3Scorer(AskedJudge):
         processor: Any = load_processor([Path(base)], str(base))
         processor.tokenizer.add_special_tokens({"additional_special_tokens": [TOKEN]})
         weights = read_weights(file)
-        head = _head(weights, file)
-        body = _body(weights, base, kind, file)
-        return cls(body.to(place), head.to(place), processor, instruction, batch_size, pixels)
+        with torch.inference_mode(False):  # weights made inside it never pass a gradient on
+            head = _head(weights, file).to(place)
+            body = _body(weights, base, kind, file).to(place)
+        return cls(body, head, processor, instruction, batch_size, pixels)
 
     def check_texts(self, texts: Sequence[str]) -> None:
         """Refuse prompts that hold the reward token's text."""
@@ -154,16 +155,15 @@ def _head(weights: dict[str, torch.Tensor], file: Path) -> nn.Module:
         raise ModelError(f"{file}: has no head of HPS v3 (no weight 'rm_head.{error.args[0]}')") from error
     if narrow[0] != 2:
         raise ModelError(f"{file}: its head gives {narrow[0]} numbers, expected 2, a mean and a spread")
-    with torch.inference_mode(False):
-        head = nn.Sequential(
-            nn.Linear(wide[1], wide[0]),
-            nn.ReLU(),
-            nn.Identity(),  # dropout in training
-            nn.Linear(middle[1], middle[0]),
-            nn.ReLU(),
-            nn.Linear(narrow[1], narrow[0]),
-        )
-        fill(head, own, file)
+    head = nn.Sequential(
+        nn.Linear(wide[1], wide[0]),
+        nn.ReLU(),
+        nn.Identity(),  # dropout in training
+        nn.Linear(middle[1], middle[0]),
+        nn.ReLU(),
+        nn.Linear(narrow[1], narrow[0]),
+    )
+    fill(head, own, file)
     return head.float()
 
 
@@ -173,10 +173,9 @@ def _body(weights: Mapping[str, torch.Tensor], base: str | Path, dtype: torch.dt
     try:
         config = AutoConfig.from_pretrained(base)
         config.text_config.vocab_size = len(renamed["model.language_model.embed_tokens.weight"])
-        with torch.inference_mode(False):
-            loaded: Any = Qwen2VLForConditionalGeneration.from_pretrained(
-                None, config=config, state_dict=renamed, dtype=dtype, output_loading_info=True
-            )
+        loaded: Any = Qwen2VLForConditionalGeneration.from_pretrained(
+            None, config=config, state_dict=renamed, dtype=dtype, output_loading_info=True
+        )
     except (OSError, ValueError, RuntimeError, KeyError, AttributeError, TypeError) as error:
         raise ModelError(f"{file}: does not fit {base} ({type(error).__name__}: {error})") from error
     missing = sorted(loaded[1]["missing_keys"])

@@ -103,7 +103,8 @@ class QAlignScorer(AskedJudge):
         """
         if question is None:
             (question,) = published(*WORDING, WORDS[0] + ", ")
-        network, processor, _ = load_checkpoint(model, None, device, dtype, trust_remote_code)
+        with torch.inference_mode(False):  # weights made inside it never pass a gradient on
+            network, processor, _ = load_checkpoint(model, None, device, dtype, trust_remote_code)
         return cls(network, processor, question, begun, words, image_first, batch_size)
 
     def prepare(self, pictures: Pictures, texts: Sequence[str]) -> Any:

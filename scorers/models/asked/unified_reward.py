@@ -104,7 +104,8 @@ class UnifiedRewardScorer(AskedJudge):
         if question is None:
             version = "1.0" if axis == "final" else "2.0"
             (question,) = published(*WORDINGS[version], "{prompt}")
-        network, processor, _ = load_checkpoint(model, None, device, dtype, trust_remote_code)
+        with torch.inference_mode(False):  # weights made inside it never pass a gradient on
+            network, processor, _ = load_checkpoint(model, None, device, dtype, trust_remote_code)
         return cls(network, processor, question, axis, batch_size, max_new_tokens)
 
     def prepare(self, pictures: Pictures, texts: Sequence[str]) -> Any:

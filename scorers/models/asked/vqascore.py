@@ -3,8 +3,8 @@
 Lin et al. 2024, "Evaluating Text-to-Visual Generation with Image-to-Text Generation", arXiv 2404.01291; question and
 answer as in the authors' package t2v_metrics 3.1 (github.com/linzhiqiu/t2v_metrics, Apache-2.0) for Qwen2.5-VL.
 
-Hub: any image-text-to-text model of transformers, by default ``Qwen/Qwen2.5-VL-7B-Instruct`` (Apache-2.0, commercial
-use included). The CLIP-FlanT5 of the paper needs its authors' own code and cannot be loaded.
+Hub: any image-text-to-text model of transformers, by default ``Qwen/Qwen2.5-VL-7B-Instruct``. Licence: Apache-2.0,
+commercial use included. The CLIP-FlanT5 of the paper needs its authors' own code and cannot be loaded.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ class VQAScorer(AskedJudge):
 
         Executed examples are in ``tests/scorers/test_vqascore.py``.
         """
-        network, processor, _ = load_checkpoint(model, None, device, dtype, trust_remote_code)
+        with torch.inference_mode(False):  # weights made inside it never pass a gradient on
+            network, processor, _ = load_checkpoint(model, None, device, dtype, trust_remote_code)
         return cls(network, processor, question, answer, batch_size)
 
     def prepare(self, pictures: Pictures, texts: Sequence[str]) -> Any:

@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import torch
 from huggingface_hub import hf_hub_download
@@ -43,7 +44,7 @@ def find_file(source: str | Path, names: Sequence[str], what: str) -> Path:
         try:
             return Path(hf_hub_download(str(source), name))
         except (OSError, ValueError) as error:
-            reasons.append(f"{name}: {type(error).__name__}")
+            reasons.append(f"{name}: {str(error).strip().partition(chr(10))[0] or type(error).__name__}")
     raise ModelError(f"{source}: {what} could not be fetched from the Hub ({'; '.join(reasons)})")
 
 
@@ -55,7 +56,7 @@ def fetch_file(address: str) -> Path:
 
     Executed, without a network, in ``tests/scorers/test_laion_aesthetic.py``.
     """
-    kept = Path(torch.hub.get_dir(), "cogguided", *address.partition("://")[2].split("/"))
+    kept = Path(torch.hub.get_dir(), "cogguided", *unquote(address).partition("://")[2].split("/"))
     if not kept.is_file():
         kept.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -65,6 +66,7 @@ def fetch_file(address: str) -> Path:
     return kept
 
 
+@torch.inference_mode(False)  # what is read inside it never passes a gradient on
 def read_weights(file: Path, inside: str | None = None) -> dict[str, torch.Tensor]:
     """Read tensors by name: a safetensors file, or a pickle of tensors only (``weights_only=True``).
 
