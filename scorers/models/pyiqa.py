@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from typing_extensions import Self
 
 from ..._errors import InputError, ModelError, missing_extra, unknown_name
 from .parts.files import place_for
@@ -103,6 +104,18 @@ class PyIQAScorer(Judge):
             first = str(error).strip().partition("\n")[0]
             raise ModelError(f"pyiqa:{metric}: cannot be made ({type(error).__name__}: {first}){more}") from error
         return cls(made, metric, low, high, batch_size)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the metric takes images to; some have no weights that could tell."""
+        place: torch.device = self.model.dummy_param.device
+        return place
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the metric, and where it takes images to, and return the scorer itself."""
+        self.model.to(device)
+        self.model.dummy_param = torch.nn.Parameter(torch.empty(0, device=device), requires_grad=False)
+        return self
 
     def prepare(self, pictures: Pictures, texts: Sequence[str]) -> Any:
         """Return pixels by size, with the rows that they are of."""
