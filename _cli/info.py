@@ -1,15 +1,17 @@
-"""`cogguided info`: what is installed here; `cogguided scorers`: what images can be scored for."""
+"""`cogguided info`: what is here; `cogguided scorers`: what images can be scored for; `check-scorer`: is it right?"""
 
 from __future__ import annotations
 
 import platform
 import re
 from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
+from .._errors import ModelError
 from .._version import __version__
 from .console import friendly, out
 
@@ -21,6 +23,7 @@ EXTRAS = {
     "quantized": "aligning an MLLM whose frozen weights have 8 or 4 bits",
     "xformers": "memory-efficient attention on older GPUs",
     "resmem": "ResMem, a judge of memorability; non-commercial licence, 0.5 GB",
+    "iqa": "metrics of image quality by pyiqa (MUSIQ, NIMA, TOPIQ, ...); non-commercial licence",
     "embedded": "training the embedded model again",
     "test": "running the tests",
     "dev": "working on the code: tests, ruff, mypy",
@@ -89,8 +92,9 @@ def environment() -> dict[str, Any]:
 
 
 def register(app: typer.Typer) -> None:
-    """Add both commands to an app."""
+    """Add the commands to an app."""
     app.command()(scorers)
+    app.command()(check_scorer)
     app.command()(info)
 
 
@@ -105,12 +109,34 @@ def scorers(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
     if as_json:
         out.print_json(data=[asdict(info) for info in infos])
         return
-    table = narrow_table("name", "range", "grounding", "from", last="what")
+    table = narrow_table("name", "range", "grounding", last="what; from where, under which licence")
     for info in infos:
         limits = "" if info.low is None else f"{info.low:g} to {info.high:g}"
         summary = info.summary.rstrip(".") + (" (needs a prompt)" if info.needs_prompt else "")
-        table.add_row(info.name, limits, info.grounding, info.source, summary)
+        terms = f"; {info.licence}, commercial use: {info.commercial or 'ask'}" if info.licence else ""
+        table.add_row(info.name, limits, info.grounding, f"{summary}\n{info.source}{terms}")
     out.print(table)
+
+
+@friendly
+def check_scorer(
+    name: Annotated[str, typer.Argument(help="A judge whose authors publish values for their demo images.")],
+    folder: Annotated[
+        Path | None, typer.Option("--images", help="Their images, if you have them; else they are fetched.")
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Weights, if not those of the name.")] = None,
+) -> None:
+    """Compare a judge, with its real weights, with the values that its authors publish for their demo images."""
+    from ..scorers.published import check
+
+    table = narrow_table("image", "published", "here", "difference", last="")
+    rows, allowed = check(name, folder, model)
+    for image, published, here in rows:
+        verdict = "agrees" if abs(here - published) <= allowed else "DIFFERS"
+        table.add_row(image, f"{published:.4f}", f"{here:.4f}", f"{here - published:+.4f}", verdict)
+    out.print(table)
+    if not all(abs(here - published) <= allowed for _, published, here in rows):
+        raise ModelError(f"{name}: differs from its authors' values by more than {allowed:g}")
 
 
 @friendly

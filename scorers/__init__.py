@@ -5,8 +5,9 @@ from __future__ import annotations
 from .base import DimensionScorer, ImageInput, Scorer, Scores
 from .bulk import FileScore, ScoreTable, find_images, score_files
 from .dimensions import DIMENSIONS, Dimension, dimension
+from .judges import ScorerInfo
 from .models.fake import FakeScorer
-from .registry import ScorerInfo, list_scorers, load_scorer, register_scorer, unregister_scorer
+from .registry import list_scorers, load_scorer, register_scorer, unregister_scorer
 from .target import Ensemble, Target, TargetScores, TargetSpec, Term, load_target, parse_weights
 
 __all__ = [

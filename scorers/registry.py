@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from .._errors import InputError, ModelError, unknown_name
 from .base import Scorer
 from .dimensions import DIMENSIONS
+from .judges import JUDGES, ScorerInfo
 from .mllm.options import MAX_NEW_TOKENS, MIN_MASS
 
 ENTRY_POINT_GROUP = "cogguided.scorers"
@@ -22,31 +23,6 @@ EMBEDDED = Path(__file__).resolve().parent.parent / "pipelines" / "embedded" / "
 """Folder of the model that ships with the package."""
 
 Factory = Callable[..., Scorer]
-
-
-@dataclass(frozen=True)
-class ScorerInfo:
-    """The facts about a scorer, known before its weights are loaded.
-
-    Attributes:
-        name: what to give to `load_scorer`.
-        summary: one line.
-        low: lowest value of the scale, None if it is known only after loading.
-        high: highest value; higher means more of what the scorer is named after.
-        needs_prompt: whether images are compared with prompts.
-        grounding: where the values come from: "human" ratings, a documented "proxy", or "" if not known.
-        source: the model, as a path, a hub name or the package which brings it.
-        licence: licence of the weights, "" if not known.
-    """
-
-    name: str
-    summary: str = ""
-    low: float | None = None
-    high: float | None = None
-    needs_prompt: bool = False
-    grounding: str = ""
-    source: str = ""
-    licence: str = ""
 
 
 _REGISTRY: dict[str, tuple[Factory, ScorerInfo]] = {}
@@ -115,7 +91,7 @@ def load_scorer(scorer: str | Path | Scorer, **kwargs: Any) -> Scorer:
 
     A name is looked up exactly as spelt, among the registered scorers and the installed plug-ins. A folder
     with ``open_clip_config.json`` is a `CLIPScorer`, any other folder or a hub name ("owner/model") an
-    `MLLMScorer`. Keyword arguments go to the scorer's factory.
+    `MLLMScorer`; "pyiqa:NAME" is a metric of that package. Keyword arguments go to the scorer's factory.
 
     Raises:
         UnknownNameError: nobody registered that name.
@@ -174,6 +150,8 @@ def _factory(scorer: str | Path) -> Factory:
     if name in plugged:
         factory: Factory = plugged[name].load()
         return factory
+    if name.startswith("pyiqa:"):
+        return _bound(_REGISTRY["pyiqa"][0], name.removeprefix("pyiqa:"), "metric")
     if Path(scorer).is_dir():
         is_clip = (Path(scorer) / "open_clip_config.json").is_file()
         return _bound(_open_clip if is_clip else _mllm, name)
@@ -184,11 +162,11 @@ def _factory(scorer: str | Path) -> Factory:
     raise unknown_name("scorer", name, [*_REGISTRY, *plugged])
 
 
-def _bound(factory: Factory, model: str) -> Factory:
+def _bound(factory: Factory, value: str, argument: str = "model") -> Factory:
     def make(**kwargs: Any) -> Scorer:
-        return factory(model=model, **kwargs)
+        return factory(**{argument: value}, **kwargs)
 
-    parameters = [p for n, p in inspect.signature(factory).parameters.items() if n != "model"]
+    parameters = [p for n, p in inspect.signature(factory).parameters.items() if n != argument]
     make.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return make
 
@@ -226,15 +204,10 @@ def _with_embedded_facts(info: ScorerInfo) -> ScorerInfo:
     if info.name not in DIMENSIONS or not facts_file.is_file():
         return info
     facts = json.loads(facts_file.read_text(encoding="utf-8"))
-    return ScorerInfo(
-        info.name,
-        info.summary,
-        info.low,
-        info.high,
-        info.needs_prompt,
-        facts.get("grounding", {}).get(info.name, ""),
-        info.source,
-        facts.get("licence", info.licence),
+    return replace(
+        info,
+        grounding=facts.get("grounding", {}).get(info.name, ""),
+        licence=facts.get("licence", info.licence),
     )
 
 
@@ -324,9 +297,9 @@ def _register_built_in() -> None:
     from .models.fake import FakeScorer
 
     for name, dim in DIMENSIONS.items():
-        info = ScorerInfo(name, dim.summary, dim.low, dim.high, source="embedded", licence="Apache-2.0")
+        info = ScorerInfo(name, dim.summary, dim.low, dim.high, False, "", "embedded", "Apache-2.0", "yes")
         register_scorer(name, _dimension_factory(name), info)
-    clip = ScorerInfo("clip", _first_line(_embedded_clip), -1.0, 1.0, True, "", "embedded", "Apache-2.0")
+    clip = ScorerInfo("clip", _first_line(_embedded_clip), -1.0, 1.0, True, "", "embedded", "Apache-2.0", "yes")
     register_scorer("clip", _embedded_clip, clip)
     register_scorer("mllm", _mllm, ScorerInfo("mllm", _first_line(_mllm), source="model=..."))
     register_scorer(
@@ -335,9 +308,11 @@ def _register_built_in() -> None:
         ScorerInfo("open_clip", _first_line(_open_clip), -1.0, 1.0, True, source="model=..."),
     )
     resmem = ScorerInfo(
-        "resmem", _first_line(_resmem), 0.0, 1.0, False, "human", "resmem", "ResMem Non-commercial License"
+        "resmem", _first_line(_resmem), 0.0, 1.0, False, "human", "resmem", "ResMem Non-commercial License", "no"
     )
     register_scorer("resmem", _resmem, resmem)
+    for judge, factory in JUDGES:
+        register_scorer(judge.name, factory, judge)
     register_scorer(
         "fake", FakeScorer, ScorerInfo("fake", _first_line(FakeScorer), 0.0, 1.0, source="built in")
     )

@@ -308,6 +308,8 @@ def test_scorers():
     assert "memorability" in done.stdout
     facts = {info["name"]: info for info in json.loads(call("scorers", "--json").stdout)}
     assert (facts["emotional_valence"]["low"], facts["emotional_valence"]["high"]) == (-3.0, 3.0)
+    assert (facts["pyiqa"]["commercial"], facts["hpsv2"]["licence"]) == ("no", "Apache-2.0")
+    assert "commercial use: ask" in " ".join(done.stdout.split())
 
 
 def test_info():

@@ -1,0 +1,1 @@
+"""Judges by name that ask a multimodal LLM: one file each."""
