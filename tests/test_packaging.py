@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LAYERS = ["_version", "_errors", "_texts", "scorers", "guidance", "pipelines", "_cli", "__main__"]
+LAYERS = ["_version", "_errors", "_texts", "scorers", "guidance", "pipelines", "integrations", "_cli", "__main__"]
 NOT_THE_PACKAGE = {"tests", "examples", "benchmarks", "docs", "build", "dist", "out", "runs"}
 
 if sys.version_info >= (3, 11):
@@ -80,7 +80,7 @@ def test_imports_are_relative_and_run_one_way(file):
     for level, module in imports_of(file):
         if level == 0:
             absolute = module.split(".")[0]
-            ours = ("cogguided", "scorers", "guidance", "pipelines")
+            ours = ("cogguided", "scorers", "guidance", "pipelines", "integrations")
             assert absolute not in ours or file == ON_ITS_OWN, f"{file}: {module}"
             continue
         parts = [*file.parent.parts[: len(file.parent.parts) - level + 1], *module.split(".")]
