@@ -21,6 +21,7 @@ EXTRAS = {
     "quantized": "aligning an MLLM whose frozen weights have 8 or 4 bits",
     "xformers": "memory-efficient attention on older GPUs",
     "resmem": "ResMem, a judge of memorability; non-commercial licence, 0.5 GB",
+    "torchmetrics": "scorers as torchmetrics metrics",
     "embedded": "training the embedded model again",
     "test": "running the tests",
     "dev": "working on the code: tests, ruff, mypy",

@@ -11,10 +11,13 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
+    "CogScore": "metrics",
     "Reward": "rewards",
+    "ScoreCallback": "callback",
     "TRLReward": "rewards",
     "as_reward": "rewards",
     "as_trl_reward": "rewards",
+    "cog_score": "metrics",
 }
 
 __all__ = sorted(_HOME)

@@ -109,7 +109,7 @@ class TRLReward:
             images, asked = columns[self.column], texts
         else:
             known = ", ".join(sorted(columns)) or "none"
-            raise InputError(f"reward '{self.__name__}': the data set has no column '{self.column}' (it has: {known})")
+            raise InputError(f"reward '{self.__name__}': no column '{self.column}' in the data set (it has: {known})")
         if len(images) != len(texts):
             raise InputError(f"draw: expected one image a text ({len(texts)}), got {len(images)}")
         scores = self.target(as_images(images), asked)

@@ -70,7 +70,7 @@ def test_a_gradient_reaches_the_pixels_in_either_layout():
 def test_a_reward_for_texts_alone_is_refused_where_it_cannot_tell_them_apart():
     with pytest.raises(InputError, match="pass draw="):
         as_trl_reward(FakeScorer("light"))
-    with pytest.raises(InputError, match=r"no column 'image' \(it has: picture\)"):
+    with pytest.raises(InputError, match=r"no column 'image' in the data set \(it has: picture\)"):
         as_trl_reward(Loud("loud", needs_prompt=True))(["a"], ["b"], picture=[None])
     with pytest.raises(InputError, match="expected one image a text"):
         as_trl_reward(FakeScorer("light"), draw=lambda texts: torch.ones(3, 3, 4, 4))(["a"], ["b"])
