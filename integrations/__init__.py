@@ -11,7 +11,9 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
+    "CogGuidedBlock": "modular",
     "CogScore": "metrics",
+    "RerankBlock": "modular",
     "Reward": "rewards",
     "ScoreCallback": "callback",
     "TRLReward": "rewards",

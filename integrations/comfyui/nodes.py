@@ -49,9 +49,9 @@ def judged(target: Target, images: torch.Tensor, prompt: str) -> TargetScores:
     device = comfy.model_management.get_torch_device()
     target.to(device)
     with torch.no_grad():
-        for image in as_images(images.clamp(0, 1)):
+        for image in images.clamp(0, 1):
             comfy.model_management.throw_exception_if_processing_interrupted()
-            parts.append(target(image[None].to(device), [prompt] if target.needs_prompt else None))
+            parts.append(target(as_images(image[None].to(device)), [prompt] if target.needs_prompt else None))
             bar.update(1)
     terms = {name: [part.terms[name] for part in parts] for name in parts[0].terms}
     joined = {name: type(scores[0]).cat(scores).cpu() for name, scores in terms.items()}
@@ -64,7 +64,7 @@ def table(scores: TargetScores, order: list[int]) -> str:
     lines = ["image  total  " + "  ".join(scores.terms)]
     for i in order:
         values = "  ".join(f"{term.values[i]:.3f}" for term in scores.terms.values())
-        lines.append(f"{i:5d}  {scores.total[i]:.3f}  {values}" + (f"  {scores.errors[i]}" if scores.errors[i] else ""))
+        lines.append(f"{i:5d}  {scores.total[i]:.3f}  {values}  {scores.errors[i] or ''}".rstrip())
     return "\n".join(lines)
 
 
@@ -74,7 +74,7 @@ def best_first(scores: TargetScores) -> list[int]:
     Raises:
         ValueError: there is none.
     """
-    order = [i for i in scores.total.nan_to_num(-torch.inf).argsort(descending=True, stable=True).tolist()]
+    order = scores.total.nan_to_num(-torch.inf).argsort(descending=True, stable=True).tolist()
     found = [i for i in order if scores.valid[i]]
     if not found:
         raise ValueError(f"CogGuided: no image has a score: {scores.errors[0]}")
@@ -136,7 +136,7 @@ class CogGuidedPickBest(io.ComfyNode):
         return io.Schema(
             node_id="CogGuidedPickBest", display_name="CogGuided Pick Best", category=CATEGORY,
             inputs=[
-                io.Image.Input("images"), TargetType.Input("target"), io.Int.Input("keep", default=1, min=1, max=4096),
+                io.Image.Input("images"), TargetType.Input("target"), io.Int.Input("keep", default=1, min=1),
                 io.String.Input("prompt", default="", optional=True, tooltip="what clip compares with"),
             ],
             outputs=[
