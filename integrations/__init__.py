@@ -20,6 +20,7 @@ _HOME = {
     "as_reward": "rewards",
     "as_trl_reward": "rewards",
     "cog_score": "metrics",
+    "score_dataset": "datasets",
 }
 
 __all__ = sorted(_HOME)
