@@ -24,6 +24,7 @@ EXTRAS = {
     "xformers": "memory-efficient attention on older GPUs",
     "resmem": "ResMem, a judge of memorability; non-commercial licence, 0.5 GB",
     "iqa": "metrics of image quality by pyiqa (MUSIQ, NIMA, TOPIQ, ...); non-commercial licence",
+    "torchmetrics": "scorers as torchmetrics metrics",
     "embedded": "training the embedded model again",
     "test": "running the tests",
     "dev": "working on the code: tests, ruff, mypy",

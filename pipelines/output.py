@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import io
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,7 +14,7 @@ from typing import Any
 from diffusers.utils import BaseOutput
 from PIL import Image
 
-from .._errors import RecordError
+from .._errors import RecordError, missing_extra
 from ..guidance import Candidate, Run
 from .records.fonts import undrawable
 from .records.record import (
@@ -99,6 +102,31 @@ class CogGuidedOutput(BaseOutput):
             **self.trace_of(self.candidates),
             "candidates": [candidate_facts(c, i) for i, c in enumerate(self.candidates)],
         }
+
+    def table(self) -> Any:
+        """Return all candidates as a pandas DataFrame: prompt, seed, total, each term, whether chosen, why not.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+
+        Executed in ``tests/integrations/test_notebooks.py``.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise missing_extra("pandas", "bench") from error
+        facts = ("request", "prompt", "seed", "score", "valid", "chosen", "finished", "error", "held_back")
+        rows = [{**{name: getattr(c, name) for name in facts}, **c.scores} for c in self.candidates]
+        return pandas.DataFrame(rows)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the contact sheet with scores, and the notes."""
+        file = io.BytesIO()
+        if self.candidates:
+            contact_sheet(self.candidates, prompts=self.facts["call"]["prompts"]).save(file, "PNG")
+        sheet = base64.b64encode(file.getvalue()).decode()
+        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
+        return f'<img alt="contact sheet" src="data:image/png;base64,{sheet}"><ul>{notes}</ul>'
 
     def _note_undrawable(self) -> None:
         """Say once which characters the contact sheet shows as boxes."""
