@@ -33,6 +33,10 @@ def test_greedy_selection_by_hand():
     assert keep_different(scores, features, 4, weight=0.0) == [0, 1, 2, 3]
     assert keep_different(scores, features, 2, weight=1.0) == [0, 2]
     assert keep_different(scores, features, 2, weight=10.0) == [0, 3]
+    # the nearest counts: 85 degrees are far from 0, but hardly from 90
+    angles = torch.deg2rad(torch.tensor([0.0, 90.0, 85.0, 45.0]))
+    features = torch.stack([angles.cos(), angles.sin()], 1)
+    assert keep_different([1.0, 0.0, 0.0, 0.0], features, 3, weight=10.0) == [0, 1, 3]
 
 
 def test_vectors_that_are_not_finite_are_no_farther():

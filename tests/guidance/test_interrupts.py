@@ -18,6 +18,7 @@ from cogguided import (
 )
 from cogguided._errors import GenerationError
 
+STEPS = {**CALL["sd15"], "num_inference_steps": 4}
 GUIDANCE = [
     BestOfN(6, batch_size=2),
     Drafts(6, steps=2, batch_size=2),
@@ -55,7 +56,7 @@ def pipe_of(scorer):
 
 
 def call(pipe, guidance):
-    return pipe("a cat", guidance=guidance, seed=0, **{**CALL["sd15"], "num_inference_steps": 6})
+    return pipe("a cat", guidance=guidance, seed=0, **STEPS)
 
 
 @pytest.mark.parametrize("guidance", GUIDANCE, ids=name)
@@ -114,7 +115,7 @@ def test_every_search_goes_on_from_other_wordings_within_one_budget(search):
         guidance=[rewrite, search],
         seed=0,
         budget=f"{limit}nfe",
-        **{**CALL["sd15"], "num_inference_steps": 6},
+        **STEPS,
     )
     assert out.nfe <= limit
     assert out.chosen[0].finished

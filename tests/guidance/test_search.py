@@ -124,6 +124,17 @@ def test_steering_follows_the_better_particle():
     assert len({pixels(c.image).tobytes() for c in finished(run)}) == 4  # copies part by fresh noise
 
 
+def test_particles_are_weighed_by_what_they_gained_since_the_look_before():
+    """Without resampling the gains add up to the score at the last look."""
+    run = run_of(tiny_pipeline("sd15"), "sd15")
+    FKSteering(4, at=(0.34, 0.67), strength=30.0)(run)
+    assert not any("parents" in told for told in run.facts["fk"])
+    for look, told in enumerate(run.facts["fk"]):
+        scores = torch.tensor([c.origin["looks"][look]["score"] for c in finished(run)])
+        assert told["effective"] == pytest.approx(effective_size(30.0 * scores), abs=0.01)
+    assert run.facts["fk"][0]["effective"] < 3.99
+
+
 def test_systematic_resampling_is_unbiased():
     """Mean offspring over the one random number is N x share; with equal weights everyone has one child."""
     weights = torch.tensor([0.1, 1.2, -0.5, 0.4, -2.0])

@@ -8,6 +8,7 @@ import subprocess
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binomtest
 from tiny_diffusion import CALL, tiny_pipeline
 from typer.testing import CliRunner
 
@@ -15,7 +16,7 @@ from cogguided import CogGuidedError, CogGuidedPipeline, FakeScorer, run_study
 from cogguided._cli.app import app
 from cogguided.pipelines import tally
 from cogguided.pipelines.embedded import embedded_path
-from cogguided.pipelines.study.study import read_rows
+from cogguided.pipelines.study.study import _share, read_rows
 
 PROMPTS = ["a cat", "a dog", "a red car"]
 
@@ -156,6 +157,12 @@ def test_the_command_line_runs_a_study_of_the_embedded_model(tmp_path):
     assert set(told["means"]["aligned"]) == {"target", "held-out judge", "faithfulness"}
     missing = CliRunner().invoke(app, [*command[:-1], "--aligned", str(tmp_path / "none")])
     assert missing.exit_code == 1
+
+
+def test_votes_of_several_people_on_one_pair_count_as_one_observation():
+    found = _share([(10, 10), (0, 10)])
+    expected = binomtest(1, 2).proportion_ci(method="wilson")
+    assert (found.mean, found.low, found.high) == pytest.approx((0.5, expected.low, expected.high))
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,17 @@ def test_a_stochastic_step_keeps_the_marginal():
     sample = now[0] * clean + now[1] * torch.randn(1, 200_000, generator=generator)
     stepped = stochastic_step(sample, clean, now, after, 1.0, [generator])
     assert stepped.var().item() == pytest.approx(after[0] ** 2 + after[1] ** 2, rel=0.02)
+    # the posterior keeps of the noise (Ho et al. 2020, eq. 7): 0.3 x (0.4 x 0.3) / (0.7 x 0.6)
+    noise = (sample - now[0] * clean) / now[1]
+    assert (stepped * noise).mean().item() == pytest.approx(0.3 * 0.12 / 0.42, abs=0.005)
     assert torch.corrcoef(torch.cat([stepped, clean]))[0, 1].item() == pytest.approx(0.7 / 0.58**0.5, abs=0.01)
+
+
+def test_a_mix_of_noises_is_the_weighted_sum_of_what_its_seeds_give():
+    sampler = sampler_of(tiny_pipeline("sd15"), "sd15")
+    noise = [Noise.of(0), Noise.of(1), Noise(((0, 0.6), (1, 0.8)))]
+    first, second, mixed = sampler.latents(sampler.begin(["a cat"] * 3, noise))
+    assert torch.allclose(mixed, 0.6 * first + 0.8 * second, atol=1e-5)
 
 
 def test_what_does_not_fit_is_refused():

@@ -49,7 +49,7 @@ class Judge:
     """Scores by brightness on each dimension's scale; greedy rounds, and fails on dark pictures."""
 
     name, low, high, differentiable, needs_prompt = "aesthetics", 0.0, 10.0, False, False
-    dimension, core = "aesthetics", None
+    dimension, core, options = "aesthetics", None, None
 
     def __init__(self, *dimensions):
         self.dimensions = dimensions or tuple(DIMENSIONS)

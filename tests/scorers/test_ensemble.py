@@ -56,6 +56,16 @@ def test_an_image_without_one_term_has_no_total():
     assert result.errors[0].startswith("broken:")
 
 
+def test_an_image_without_a_score_leaves_the_others_theirs():
+    picky = FakeScorer("picky", fn=lambda x: x.mean(dim=(1, 2, 3)).where(x.mean(dim=(1, 2, 3)) > 0.1, torch.nan))
+    result = load_target({FakeScorer("light"): 1, picky: 1})(IMAGES)
+    torch.testing.assert_close(result.total, torch.tensor([torch.nan, 1.0, 2.0]), equal_nan=True)
+    assert result.valid.tolist() == [False, True, True]
+    assert [error is None for error in result.errors] == [False, True, True]
+    ensemble = Ensemble(load_target({FakeScorer("light"): 1, picky: 1}))
+    assert ensemble(IMAGES).valid.tolist() == [False, True, True]
+
+
 def test_a_term_of_weight_zero_is_reported_and_not_counted():
     nan = FakeScorer("nan", fn=lambda x: x.mean(dim=(1, 2, 3)) * torch.nan)
     result = load_target({FakeScorer("light"): 1, nan: 0})(IMAGES)

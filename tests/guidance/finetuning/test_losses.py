@@ -56,6 +56,9 @@ def test_advantages_are_within_prompts_and_leave_unread_scores_out():
     assert within[0, 2].item() == pytest.approx(1 / math.sqrt(2 / 3))
     assert within[0, 3].isnan()
     assert within[1].tolist() == [0.0] * 4
+    # an image alone has nothing to differ from: it is 0, and the others' spread is as if it were not there
+    alone = group_advantages(torch.tensor([[1.0, 3.0], [5.0, math.nan]]))
+    torch.testing.assert_close(alone, torch.tensor([[-1.0, 1.0], [0.0, math.nan]]), equal_nan=True)
 
 
 def test_weights_have_mean_one_over_what_was_read():
