@@ -1,10 +1,10 @@
 """Peak memory of bulk work against its length: it should be flat.
 
     python benchmarks/bulk.py                                  # fake generator and scorer: 100 to 10,000 prompts, 1k to 100k files
-    python benchmarks/bulk.py --model embedded --prompts 20,100 --files 200,1000
+    python benchmarks/bulk.py --model embedded --prompts 16,160 --files 100,1000
 
 Every length runs in a process of its own, whose peak resident memory is what the kernel says (ru_maxrss). Prompts are
-made into a folder, best of two, groups of eight, the chosen images kept; files lie in one folder, which is the worst
+made into a folder, five steps, best of two, groups of eight, the chosen images kept; files lie in one folder, which is the worst
 case, and their scores go to JSON lines. The fake generator paints a plain colour, so that length costs no hours; the
 embedded model is the truth at lengths that one can wait for. "flat" is the largest peak over the smallest.
 """
@@ -61,7 +61,9 @@ def make_prompts(model, count, folder):
     things = ("cat", "dog", "face", "heart", "tree", "lemon", "ghost", "moon")
     prompts = (f"a {things[i % 8]}, number {i}" for i in range(count))
     guidance = BestOfN(2)
-    outputs = stream(pipe, prompts, folder / "many", guidance=guidance, seed=0, keep_candidates="chosen")
+    outputs = stream(
+        pipe, prompts, folder / "many", guidance=guidance, seed=0, keep_candidates="chosen", num_inference_steps=5
+    )
     return sum(len(output.images) for output in outputs)
 
 

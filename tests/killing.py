@@ -74,11 +74,9 @@ def serve():
     """Fork a command a line, one at a time."""
     import pyarrow.parquet  # noqa: F401
     import pydantic  # noqa: F401
-    import transformers.trainer  # noqa: F401
 
     import cogguided.guidance.finetuning
     import cogguided.pipelines
-    import cogguided.scorers.alignment.training.sft
     import cogguided.scorers.benchmark  # noqa: F401
 
     Image.init()

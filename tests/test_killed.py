@@ -1,7 +1,8 @@
 """kill -9 at random moments: every file that is left parses, the resumed run equals the uninterrupted one, and
 nothing that was finished is made twice.
 
-A few kills of each command by default; 100 in all under `slow`, which prints how many struck and when.
+A few kills by default (those of align and finetune are in their own tests: `alignment/test_running.py` and
+`test_finetuning.py`); 100 in all, of all six, under `slow`, which prints when they struck.
 """
 
 import csv
@@ -368,9 +369,7 @@ def go_on(server, command, out, begun, after=None):
     return code, said
 
 
-@pytest.mark.parametrize(
-    ("name", "kills"), [("generate", 2), ("score", 2), ("bench", 1), ("align", 1), ("finetune", 1), ("study", 1)]
-)
+@pytest.mark.parametrize(("name", "kills"), [("generate", 2), ("score", 2), ("bench", 1), ("study", 1)])
 def test_a_killed_run_goes_on(server, tmp_path, name, kills):
     seed = random.randrange(10**6)
     print(f"seed {seed}")
