@@ -11,6 +11,9 @@ from pathlib import Path
 
 from .._errors import RecordError
 
+WRITES_ITSELF_IN = 1.0
+"""Seconds that an empty claim is given before it counts as that of a process killed in between."""
+
 
 def lock_file(folder: Path) -> Path:
     """Return the file that says who works in a folder: beside it, as runs want theirs empty.
@@ -37,23 +40,44 @@ def claim(folder: Path) -> Callable[[], None]:
     if os.environ.get("RANK", "0") != "0":
         return lambda: None
     told = {"process": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RecordError(f"cannot write {file}: {error.strerror or error}") from error
     for _ in range(2):
         try:
-            with file.open("x", encoding="utf-8") as opened:
-                opened.write(json.dumps(told))
+            _write(file, json.dumps(told))
         except FileExistsError:
             _check_stale(folder, file)
             file.unlink(missing_ok=True)
+        except OSError as error:
+            raise RecordError(f"cannot write {file}: {error.strerror or error}") from error
         else:
             return lambda: file.unlink(missing_ok=True)
     raise RecordError(f"{folder}: another run claims it at this moment; choose another folder")
 
 
+def _write(file: Path, text: str) -> None:
+    """Write a file that is not there yet, or leave none."""
+    with file.open("x", encoding="utf-8") as opened:
+        try:
+            opened.write(text)
+            opened.flush()
+        except OSError:
+            file.unlink(missing_ok=True)
+            raise
+
+
 def _check_stale(folder: Path, file: Path) -> None:
     """Return if a claim's process is no more, or is this one; raise if it may be at work."""
     try:
-        owner = json.loads(file.read_text("utf-8"))
+        text = file.read_text("utf-8")
+        if not text:  # its owner writes itself in at once, unless it was killed just there
+            time.sleep(WRITES_ITSELF_IN)
+            text = file.read_text("utf-8")
+            if not text:
+                return
+        owner = json.loads(text)
         process, host = int(owner["process"]), str(owner["host"])
     except FileNotFoundError:
         return

@@ -5,10 +5,13 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+import cogguided._cli.claiming as claiming
 import cogguided.pipelines.cog_guided as home
 from cogguided._cli.app import app
 from cogguided._cli.claiming import claim, lock_file
@@ -42,6 +45,35 @@ def test_a_dead_process_holds_nothing_and_a_living_one_does(tmp_path):
     lock_file(tmp_path / "out").write_text("{")
     with pytest.raises(RecordError, match="remove"):
         claim(tmp_path / "out")
+
+
+def test_a_claim_that_a_kill_left_empty_holds_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(claiming, "WRITES_ITSELF_IN", 0.05)
+    lock_file(tmp_path / "out").touch()
+    claim(tmp_path / "out")
+    assert json.loads(lock_file(tmp_path / "out").read_text())["process"] == os.getpid()
+    written = threading.Timer(0.01, lambda: write_claim(tmp_path / "b", os.getppid(), socket.gethostname()))
+    lock_file(tmp_path / "b").touch()
+    written.start()
+    with pytest.raises(RecordError, match=rf"in use by process {os.getppid()}"):
+        claim(tmp_path / "b")
+    written.join()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_claim_that_cannot_be_written_is_an_error_and_leaves_nothing(tmp_path, monkeypatch):
+    with pytest.raises(RecordError, match="cannot write"):
+        claim(Path("/proc/nowhere/out"))
+    opening = Path.open
+
+    def full(file, *args, **kwargs):
+        opening(file, *args, **kwargs).close()
+        return opening(Path("/dev/full"), "w")
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(RecordError, match=r"cannot write .*No space left"):
+        claim(tmp_path / "out")
+    assert not lock_file(tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

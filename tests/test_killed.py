@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ def call_flags(family):
     return [f"{name}={value}" for name, value in CALL[family].items()]
 
 
-class Command:
+class Command(ABC):
     """One command of cogguided at tiny size."""
 
     resume: tuple[str, ...] = ()
@@ -53,16 +54,17 @@ class Command:
         self.prompts = folder / "prompts.txt"
         self.prompts.write_text("\n".join(PROMPTS))
 
+    @abstractmethod
     def argv(self, out):
-        raise NotImplementedError
+        """Words of the command line."""
 
+    @abstractmethod
     def done(self, out):
         """What is finished: by name, something that changes when it is made again."""
-        raise NotImplementedError
 
+    @abstractmethod
     def result(self, out):
         """What must come out the same."""
-        raise NotImplementedError
 
 
 def identity(file):
@@ -125,6 +127,8 @@ class Score(Command):
         if not logs or not (lines := [line for line in text_of(logs[0]).split("\n")[:-1] if line]):
             return {}
         rows = json.loads(lines[-1]).get("rows", 0)
+        if not rows:  # the log is begun before the table
+            return {}
         table = next(file for file in (*out.glob(".scores*.rows"), *out.glob("scores.*")) if file.exists())
         return {name: counts[name] for name in list(names_in(table))[:rows]}
 

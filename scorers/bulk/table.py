@@ -94,20 +94,25 @@ class ScoreTable:
         wanted = {"format": FORMAT, "version": VERSION, "terms": self.terms, "settings": dict(settings)}
         wanted = json.loads(json.dumps(wanted))
         self.rows = self.invalid = 0
+        self._complete = False
         self._seen: set[int] = set()
         if overwrite:
-            for old in (self.data, self.file, self.log):
-                old.unlink(missing_ok=True)
-        if not self.log.exists() and self.file.exists() and self.file.stat().st_size:
-            raise RecordError(f"{self.file}: is there already, and its log {self.log.name} is not: {OTHERWISE}")
-        if self.log.exists() and (self.data.exists() or self.file.exists()):
+            self.file.unlink(missing_ok=True)
+            self._drop()
+        if self.log.exists() and self.data.exists():
             self._open(wanted)
+        elif self.file.exists() and self.file.stat().st_size:
+            lost = self.data if self.log.exists() else self.log
+            raise RecordError(f"{self.file}: is there already, and {lost.name}, part of it, is not: {OTHERWISE}")
         else:
             self._begin(wanted)
 
+    def _drop(self) -> None:
+        self.data.unlink(missing_ok=True)
+        self.log.unlink(missing_ok=True)  # last: rows without their log count as somebody else's
+
     def _begin(self, wanted: dict[str, Any]) -> None:
-        for old in (self.log, self.data):
-            old.unlink(missing_ok=True)
+        self._drop()
         self.file.parent.mkdir(parents=True, exist_ok=True)
         head = self._csv([{n: n for n in self._columns()}]) if self.kind == ".csv" else b""
         append_json(self.log, {**wanted, "end": len(head)})
@@ -128,6 +133,7 @@ class ScoreTable:
         if last.get("complete") and self.data.stat().st_size > last["end"]:
             raise RecordError(f"{self.file}: was added to since: {OTHERWISE}")
         cut(self.data, last["end"])
+        self._complete = bool(last.get("complete"))
         self.rows, self.invalid = last.get("rows", 0), last.get("invalid", 0)
         self._seen = {key_of(name) for name in self._names()}
 
@@ -142,18 +148,24 @@ class ScoreTable:
         """Add rows; they are on the disk when this returns, all of them or none."""
         rows = [score.to_row() for score in scores]
         data = self._csv(rows) if self.kind == ".csv" else b"".join(map(json_line, rows))
+        if self._complete:  # more files came: what a kill leaves behind the end is to be cut off again
+            self._log(self.data.stat().st_size)
+            self._complete = False
         size = append(self.data, data)
         rows_now, invalid = self.rows + len(rows), self.invalid + sum(not score.valid for score in scores)
-        append_json(self.log, {"end": size, "rows": rows_now, "invalid": invalid})
         self.rows, self.invalid = rows_now, invalid
+        self._log(size)
         self._seen.update(key_of(self._written(row["file"])) for row in rows)
 
     def finish(self) -> None:
         """Say that all is there; a Parquet file is written now."""
         if self.kind == ".parquet":
             write_parquet(self.data, self.file, self.terms)
-        size = self.data.stat().st_size
-        append_json(self.log, {"end": size, "rows": self.rows, "invalid": self.invalid, "complete": True})
+        self._log(self.data.stat().st_size, complete=True)
+        self._complete = True
+
+    def _log(self, end: int, **more: Any) -> None:
+        append_json(self.log, {"end": end, "rows": self.rows, "invalid": self.invalid, **more})
 
     def _columns(self) -> list[str]:
         return ["file", *self.terms, "error"]

@@ -14,9 +14,11 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+import cogguided.scorers.bulk.table as table_module
 from cogguided import CogGuidedError, FakeScorer, score_files
 from cogguided._cli.app import app
-from cogguided.scorers import ScoreTable, find_images, register_scorer, unregister_scorer
+from cogguided._errors import RecordError
+from cogguided.scorers import FileScore, ScoreTable, find_images, register_scorer, unregister_scorer
 from cogguided.scorers.bulk import lines, listed
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
@@ -169,7 +171,7 @@ def test_other_settings_are_one_clear_error(pictures, tmp_path, flags, match, fa
 def test_a_file_of_somebody_else_is_not_touched(pictures, tmp_path):
     (tmp_path / "s.csv").write_text("mine\n")
     told = score(pictures, "--scorer", "fake", "--out", tmp_path / "s.csv", code=1).stderr
-    assert "its log .s.csv.cogguided is not" in told
+    assert ".s.csv.cogguided, part of it, is not" in told
     assert (tmp_path / "s.csv").read_text() == "mine\n"
     assert "ends in .jsonl, .csv, .parquet" in score(pictures, "--scorer", "fake", "--out", "s.txt", code=1).stderr
     table = tmp_path / "t.jsonl"
@@ -179,6 +181,67 @@ def test_a_file_of_somebody_else_is_not_touched(pictures, tmp_path):
     assert "was added to since" in score(pictures, "--scorer", "fake", "--out", table, code=1).stderr
     table.write_text("")
     assert "is shorter (0 bytes)" in score(pictures, "--scorer", "fake", "--out", table, code=1).stderr
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_complete_table_that_gets_more_files_survives_a_kill_between_two_writes(tmp_path, suffix, monkeypatch):
+    def table():
+        return ScoreTable(tmp_path / f"s{suffix}", ["fake"], {"a": 1})
+
+    first = table()
+    first.append([FileScore(Path("a.png"), {"fake": 0.25})])
+    first.finish()
+    more = table()
+
+    def killed_behind(file, data):
+        lines.append(file, data)
+        if file == more.data:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(table_module, "append", killed_behind)
+        with pytest.raises(KeyboardInterrupt):
+            more.append([FileScore(Path("b.png"), {"fake": 0.5})])
+    last = table()
+    assert (last.rows, Path("b.png") in last) == (1, False)
+    last.append([FileScore(Path("b.png"), {"fake": 0.5})])
+    last.finish()
+    assert [(row["file"], row["fake"]) for row in read(last.file)] == [("a.png", 0.25), ("b.png", 0.5)]
+
+
+def test_a_parquet_file_whose_rows_are_gone_is_left_alone(tmp_path):
+    table = ScoreTable(tmp_path / "s.parquet", ["fake"], {})
+    table.append([FileScore(Path("a.png"), {"fake": 0.25})])
+    table.finish()
+    table.data.unlink()
+    with pytest.raises(RecordError, match=r"s\.parquet: is there already, and \.s\.parquet\.rows"):
+        ScoreTable(tmp_path / "s.parquet", ["fake"], {})
+    assert ScoreTable(tmp_path / "s.parquet", ["fake"], {}, overwrite=True).rows == 0
+    assert not (tmp_path / "s.parquet").exists()
+
+
+@pytest.mark.parametrize("kept", [1, 2])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_table_killed_while_it_was_replaced_is_not_taken_for_somebody_elses(tmp_path, suffix, kept, monkeypatch):
+    table = ScoreTable(tmp_path / f"s{suffix}", ["fake"], {})
+    table.append([FileScore(Path("a.png"), {"fake": 0.25})])
+    table.finish()
+    unlink, left = Path.unlink, iter(range(kept))
+
+    def killed_behind(file, missing_ok=False):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        unlink(file, missing_ok=missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", killed_behind)
+        with pytest.raises(KeyboardInterrupt):
+            ScoreTable(table.file, ["fake"], {}, overwrite=True)
+    again = ScoreTable(table.file, ["fake"], {})
+    again.append([FileScore(Path("b.png"), {"fake": 0.5})])
+    again.finish()
+    assert read(again.file)[-1]["file"] == "b.png"
+    assert len(read(again.file)) == again.rows
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other file systems have no such names")

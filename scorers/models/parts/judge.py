@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -27,7 +28,7 @@ class Judged(NamedTuple):
     errors: Sequence[str | None] | None = None
 
 
-class Judge:
+class Judge(ABC):
     """A scorer of which a subclass says two things: what the network is given, and what it makes of that.
 
     Tensors with a graph keep it where `differentiable`. An image that cannot be read, or that the model's
@@ -54,15 +55,15 @@ class Judge:
         self.batch_size = batch_size
         self.progress: bool | None = None
 
+    @abstractmethod
     def prepare(self, pictures: Pictures, texts: Sequence[str]) -> Any:
         """Turn readable images and their texts into the network's inputs; a ValueError refuses an image."""
-        raise NotImplementedError
 
+    @abstractmethod
     def judge(self, inputs: Any) -> Judged:
         """Score what `prepare` made."""
-        raise NotImplementedError
 
-    def check_texts(self, texts: Sequence[str]) -> None:
+    def check_texts(self, texts: Sequence[str]) -> None:  # noqa: B027
         """Look at a call's prompts once, before the first batch: the place for `warn_of_truncation`."""
 
     @property
