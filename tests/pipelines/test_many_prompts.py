@@ -303,10 +303,11 @@ def test_few_prompts_are_one_record_as_ever(model, tmp_path):
 @pytest.mark.parametrize(
     ("what", "code", "told"),
     [
+        (lambda: os.kill(os.getpid(), signal.SIGINT), 130, "interrupted: 4 of 5"),
         (lambda: os.kill(os.getpid(), signal.SIGTERM), 143, "interrupted: 4 of 5"),
         (lambda: fail(ZeroDivisionError("odd")), 1, "4 of 5"),
     ],
-    ids=["SIGTERM", "error"],
+    ids=["Ctrl-C", "SIGTERM", "error"],
 )
 def test_stopped_the_message_says_how_to_go_on(model, tmp_path, what, code, told):
     register_scorer("failing", lambda: Failing(what))
