@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import stat
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,6 +42,8 @@ def as_pil(image: Image.Image | str | Path) -> Image.Image:
     if not isinstance(image, str | Path):
         raise InputError(f"expected a PIL image or a path, got {type(image).__name__}")
     try:
+        if not stat.S_ISREG(Path(image).stat().st_mode):  # a pipe would be waited for
+            raise ImageError(f"{image}: is no regular file")
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(image) as opened:

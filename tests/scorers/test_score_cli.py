@@ -174,3 +174,10 @@ def test_a_name_that_is_no_utf8_loses_no_score(tmp_path, form, monkeypatch):
     assert text.count("caf\\udce9.png") == 1
     if form == "json":
         assert os.fsdecode(latin) in [row["file"] for row in json.loads(text)]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no pipes with names")
+def test_a_pipe_named_as_a_picture_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    told = score(tmp_path / "pipe.png", "--scorer", "fake", "--format", "json", code=1)
+    assert "pipe.png: is no regular file" in json.loads(told.stdout)[0]["error"]
