@@ -37,6 +37,8 @@ def load_base(model: str | Path, **kwargs: Any) -> tuple[DiffusionPipeline, str]
         raise ModelError(f"model {name!r}: no such folder")
     try:
         base = DiffusionPipeline.from_pretrained(source, **kwargs)
+    except ModelError:
+        raise
     except (OSError, ValueError, AttributeError, ImportError, RuntimeError) as error:
         hint = "'embedded' is the one that is always at hand"
         why = " ".join(str(error).split()) if isinstance(error, ImportError) else str(error)  # begins on a new line

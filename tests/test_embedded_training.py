@@ -1,6 +1,7 @@
 """The scripts that train the embedded model: what they compute must be what the library computes."""
 
 import random
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor
 
+from cogguided import CogGuidedPipeline
 from cogguided.pipelines.embedded import embedded_path
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "examples" / "embedded"
@@ -36,7 +38,7 @@ def test_patches_are_those_of_the_image_processor():
 
     pixels = noise(3)
     pictures = [Image.fromarray(picture.numpy()) for picture in pixels]
-    processor = AutoProcessor.from_pretrained(embedded_path() / "processor").image_processor
+    processor = AutoProcessor.from_pretrained(embedded_path() / "tokenizer").image_processor
     expected = processor(pictures, return_tensors="pt")["pixel_values"]
     got = patches((pixels.float() / 255).permute(0, 3, 1, 2)).flatten(0, 1)
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
@@ -137,3 +139,36 @@ def test_an_open_word_stands_for_its_whole_family():
     shares = np.bincount(shown, minlength=4) / len(shown)
     assert 0.07 < shares[3] < shares[:3].min()  # smileys are drawn more often than a plain animal
     assert np.mean(texts == " ") == pytest.approx(0.1, abs=0.02)
+
+
+def test_packing_gives_the_files_that_ship(tmp_path):
+    import export
+
+    from cogguided.pipelines.embedded.packed import PACKED, PLAIN, unpack
+
+    weights = embedded_path()
+    for part in ("transformer", "tokenizer"):
+        shutil.copytree(weights / part, tmp_path / part)
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "vae" / PLAIN).write_bytes(unpack(weights / "vae"))
+    export.export(tmp_path)
+    assert not (tmp_path / "vae" / PLAIN).exists()
+    assert unpack(tmp_path / "vae") == unpack(weights / "vae")
+    assert (tmp_path / "vae" / PACKED).read_bytes()[4:8] == bytes(4)  # gzip's time stamp
+    for file in ("model_index.json", "cogguided.json", "tokenizer/tokenizer.json", f"transformer/{PACKED}"):
+        assert (tmp_path / file).read_bytes() == (weights / file).read_bytes(), file
+
+
+def test_what_is_zeroed_is_what_nothing_reads():
+    from export import UNREAD
+
+    pipe = CogGuidedPipeline.from_pretrained("embedded")
+    pipe.set_progress_bar_config(disable=True)
+    unread = [parameter for name, parameter in pipe.transformer.named_parameters() if name.startswith(UNREAD)]
+    assert len(unread) == 8
+    assert not any(parameter.any() for parameter in unread)
+    arguments = {"prompt": "a face", "seed": 0, "num_inference_steps": 2, "output_type": "latent"}
+    before = pipe(**arguments).images
+    for parameter in unread:
+        torch.nn.init.normal_(parameter)
+    assert torch.equal(torch.as_tensor(pipe(**arguments).images), torch.as_tensor(before))

@@ -234,6 +234,24 @@ def test_makefile_and_ci():
     assert os.access(ci, os.X_OK)
 
 
+def tracked_files() -> list[Path]:
+    if not (ROOT / ".git").exists():
+        pytest.skip("which files are tracked only a git checkout knows")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [file for name in listed.split("\0") if name and (file := ROOT / name).is_file()]
+
+
+def test_a_checkout_is_at_most_54_mib():
+    sizes = {str(file.relative_to(ROOT)): file.stat().st_size for file in tracked_files()}
+    largest = sorted(sizes.items(), key=lambda item: -item[1])[:20]
+    assert sum(sizes.values()) <= 54 * 2**20, largest
+
+
+def test_no_large_file_is_kept_twice():
+    large = [file.read_bytes() for file in tracked_files() if file.stat().st_size > 10_000]
+    assert len(set(large)) == len(large)
+
+
 def test_licence_is_the_whole_text():
     text = (ROOT / "LICENSE").read_text()
     assert "Apache License" in text

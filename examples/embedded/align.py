@@ -35,7 +35,7 @@ from data import (
 from peft import LoraConfig, get_peft_model
 from scipy.stats import rankdata, spearmanr
 from torch import Tensor
-from transformers import AutoProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
+from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
 from cogguided.scorers.alignment import recipe
 from cogguided.scorers.alignment.soft_labels import AnswerSpace, answer_steps, draw_number, one_hot
@@ -260,7 +260,6 @@ def save(model: object, which: str) -> None:
     config["base_model_name_or_path"] = "../text_encoder"
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
     (folder / "README.md").unlink(missing_ok=True)
-    AutoProcessor.from_pretrained(WEIGHTS / "processor").save_pretrained(folder)
     proxies = dict.fromkeys(("aesthetics", "funniness", "memorability"), "proxy")
     facts = {
         "name": f"embedded {which}",

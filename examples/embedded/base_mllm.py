@@ -238,8 +238,7 @@ def main() -> None:
         tokenizer = train_tokenizer(chosen)
         model = build(tokenizer)
         train_text(model, Lessons(chosen, tokenizer), args.minutes, args.batch)
-        tokenizer.save_pretrained(WEIGHTS / "tokenizer")
-        build_processor(tokenizer).save_pretrained(WEIGHTS / "processor")
+        build_processor(tokenizer).save_pretrained(WEIGHTS / "tokenizer")
     else:
         tokenizer = AutoTokenizer.from_pretrained(WEIGHTS / "tokenizer")
         model = Qwen2_5_VLForConditionalGeneration.from_pretrained(WEIGHTS / "text_encoder", dtype=torch.float32)

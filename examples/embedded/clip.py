@@ -26,7 +26,8 @@ def settings(tokenizer: object) -> dict:
     vision = {"image_size": SIZE, "layers": 4, "width": 192, "head_width": 32, "patch_size": 16}
     text = {
         "context_length": 24, "vocab_size": len(tokenizer), "width": 160, "heads": 5, "layers": 3,
-        "hf_tokenizer_name": "tokenizer", "pool_type": "eos", "eos_id": tokenizer.pad_token_id,
+        "hf_tokenizer_name": "tokenizer", "tokenizer_kwargs": {"subfolder": "../tokenizer", "padding_side": "right"},
+        "pool_type": "eos", "eos_id": tokenizer.pad_token_id,
     }  # fmt: skip
     return {"embed_dim": 128, "vision_cfg": vision, "text_cfg": text}
 
@@ -58,8 +59,8 @@ def main() -> None:
         rows_of[concept].append(row)
     drawn = [c for c, rows in enumerate(rows_of) if rows]
     folder = WEIGHTS / "clip"
-    AutoTokenizer.from_pretrained(WEIGHTS / "tokenizer", padding_side="right").save_pretrained(folder)
-    config = settings(AutoTokenizer.from_pretrained(folder))
+    folder.mkdir(exist_ok=True)
+    config = settings(AutoTokenizer.from_pretrained(WEIGHTS / "tokenizer"))
     preprocess = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "squash"}
     (folder / "open_clip_config.json").write_text(
         json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}, indent=1) + "\n"

@@ -20,6 +20,8 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
+from cogguided.pipelines.embedded.packed import PackedTransformer
+
 SIZE, SHIFT, GRID = 64, 5.0, 4
 DRAWN = ("noto", "flat")
 STYLE_SHARE = (0.6, 0.4)
@@ -201,7 +203,7 @@ def main() -> None:
     table = pack(encode(basis, pixels))
     model, text = build(), TextFeatures()
     if args.further:
-        shipped = QwenImageTransformer2DModel.from_pretrained(WEIGHTS / "transformer", torch_dtype=torch.float32)
+        shipped = PackedTransformer.from_pretrained(WEIGHTS / "transformer", torch_dtype=torch.float32)
         model.load_state_dict(shipped.state_dict())
     draws = Draws(chosen, data["concept"], data["style"])
     torch.manual_seed(0)

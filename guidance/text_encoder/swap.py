@@ -17,12 +17,12 @@ from transformers import AutoConfig, AutoProcessor, AutoTokenizer, PreTrainedMod
 from typing_extensions import Self
 
 from ..._errors import InputError, ModelError
+from ...scorers.folders import TOKENIZER_FILES, home_of
 from ...scorers.mllm.checkpoints import local_adapter
 from ...scorers.mllm.scorer import MLLMScorer
 from .changes import AdapterChange, Change, WeightChange
 
 PROBE = "A [red] hat, 3 cats & the sea: 5.577!\nÜber 世界"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "tokenizer.model", "tekken.json")
 ACTIVE = "_swapped_text_encoder"
 """Attribute of a pipeline that holds the swap in force."""
 
@@ -217,11 +217,12 @@ def _config_differences(own: Any, other: Any) -> list[str]:
 
 def _tokenizer_of(folder: str | Path) -> Any:
     """The tokenizer that comes with a model, or None; transformers would make up an empty one."""
-    if Path(folder).is_dir() and not any((Path(folder) / name).is_file() for name in TOKENIZER_FILES):
+    home: str | Path | None = home_of(TOKENIZER_FILES, Path(folder)) if Path(folder).is_dir() else folder
+    if home is None:
         return None
     for kind in (AutoTokenizer, AutoProcessor):
         try:
-            found: Any = kind.from_pretrained(str(folder))
+            found: Any = kind.from_pretrained(str(home))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
         return getattr(found, "tokenizer", found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..._errors import ModelError
+from . import packed as packed  # diffusers opens the folder with the classes there
 
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -19,7 +20,7 @@ def is_embedded(name: object) -> bool:
 
 
 def embedded_path() -> Path:
-    """Return the folder of the embedded model, a plain diffusers folder with its scorers beside.
+    """Return the folder of the embedded model, a diffusers folder with its scorers beside.
 
     Raises:
         ModelError: the weights are not in this copy of the package.

@@ -101,7 +101,7 @@ def load_for_training(
         if adapter is not None:
             raise InputError(f"{base} is an adapter: name its base as the model, or leave adapter out")
         base, adapter = base_of(Path(base)), base
-    homes = [EMBEDDED / "processor" if embedded else Path(base)]
+    homes = [Path(base)]
     facts_home = EMBEDDED / "aligned" if embedded else Path(base)
     if adapter is not None:
         home = local_adapter(adapter)

@@ -22,6 +22,7 @@ from transformers import (
 
 from ..._errors import InputError, ModelError, missing_extra
 from ..dimensions import DIMENSIONS, Dimension, dimension
+from ..folders import PROCESSOR_FILES, home_of
 
 FACTS_FILE = "cogguided_scorer.json"
 
@@ -265,15 +266,14 @@ def _merge_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
 
 
 def load_processor(homes: list[Path], hub_name: str, trust_remote_code: bool = False) -> ProcessorMixin:
-    """Load the processor from the first folder that has one, else from the hub.
+    """Load the processor from the first folder that has one, or the pipeline it is of, else from the hub.
 
     Raises:
         ModelError: none that can be used, or one without a chat template.
 
     Executed examples are in ``tests/scorers/test_checkpoints.py``.
     """
-    named = ("processor_config.json", "preprocessor_config.json")
-    home = next((home for home in homes if any((home / name).is_file() for name in named)), None)
+    home = home_of(PROCESSOR_FILES, *homes)
     try:
         loaded: Any = AutoProcessor.from_pretrained(home or hub_name, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, ImportError) as error:
