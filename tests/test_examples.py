@@ -1,11 +1,17 @@
-"""The examples run as they stand, offline, with the embedded model."""
+"""The examples run as they stand, offline, with the embedded model, the longest in half as many denoising steps."""
 
 import re
 import runpy
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tiny_diffusion import CALL, tiny_pipeline
+
+from cogguided import CogGuidedPipeline, FakeScorer
+from cogguided.guidance import finetuning
+from cogguided.guidance.finetuning import recipe as finetuning_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -19,6 +25,7 @@ SEARCHES = (
     "reward_gradient.py",
     "rewrite_prompt.py",
 )
+QUICK = ("drafts.py", "halving.py", "noise_search.py", "rewrite_prompt.py")
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +33,21 @@ def _quiet():
     from diffusers.utils import logging
 
     logging.disable_progress_bar()
+
+
+@pytest.fixture
+def _ten_steps(monkeypatch):
+    """The embedded model in ten denoising steps, not twenty: what is sought is found by comparing."""
+    load = CogGuidedPipeline.from_pretrained.__func__
+
+    def quick(cls, *args, **kwargs):
+        pipe = load(cls, *args, **kwargs)
+        defaults = pipe._settings.call_defaults
+        assert defaults["num_inference_steps"] == 20
+        pipe._settings = replace(pipe._settings, call_defaults={**defaults, "num_inference_steps": 10})
+        return pipe
+
+    monkeypatch.setattr(CogGuidedPipeline, "from_pretrained", classmethod(quick))
 
 
 def run(name, *arguments, monkeypatch):
@@ -49,6 +71,7 @@ def test_all_are_here():
     assert {path.name for path in EXAMPLES} == tested
 
 
+@pytest.mark.usefixtures("_ten_steps")
 def test_guided_generation(tmp_path, monkeypatch, capsys):
     run("guided_generation.py", tmp_path, monkeypatch=monkeypatch)
     text = capsys.readouterr().out
@@ -64,13 +87,33 @@ def test_guided_generation(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("name", SEARCHES)
-def test_searches_find_more_than_a_single_sample(name, tmp_path, monkeypatch, capsys):
+def test_searches_find_more_than_a_single_sample(name, request, tmp_path, monkeypatch, capsys):
+    if name in QUICK:
+        request.getfixturevalue("_ten_steps")
     run(name, tmp_path, monkeypatch=monkeypatch)
     plain, found = (float(v) for v in re.findall(r": ([+-]\d+\.\d+), [\d.]+ s", capsys.readouterr().out))
     assert found >= plain
     assert (tmp_path / "contact_sheet.png").exists()
 
 
+def test_own_search_stops_when_all_are_good():
+    found = runpy.run_path(str(ROOT / "examples" / "own_search.py"), run_name="imported")["UntilGood"]
+    light = FakeScorer()
+    pipe = CogGuidedPipeline.from_pipe(tiny_pipeline("sd15"), target=light)
+    pipe.set_progress_bar_config(disable=True)
+    every = pipe(["a cat", "a dog"], guidance=found(8, threshold=2.0, batch_size=2), seed=3, **CALL["sd15"])
+    assert [c.seed for c in every.candidates if c.request == 0] == list(range(3, 11))
+    assert "no image of 2 prompts reached 2.0" in every.notes
+    best = [max(c.score for c in every.candidates if c.request == k) for k in (0, 1)]
+    first = [next(c.seed for c in every.candidates if c.request == k and c.score == best[k]) for k in (0, 1)]
+    out = pipe(["a cat", "a dog"], guidance=found(8, threshold=min(best), batch_size=2), seed=3, **CALL["sd15"])
+    drawn = max(c.seed for c in out.candidates) - 3
+    assert min(c.score for c in out.chosen) >= min(best)
+    assert drawn <= max(first) - 3 + 1
+    assert not any("reached" in note for note in out.notes)
+
+
+@pytest.mark.slow
 def test_own_search(tmp_path, monkeypatch, capsys):
     run("own_search.py", tmp_path, monkeypatch=monkeypatch)
     assert re.search(r"a face: 0\.[789]", capsys.readouterr().out)
@@ -114,7 +157,12 @@ def write_ratings(folder):
         (folder / f"{half}.csv").write_text("\n".join(lines) + "\n")
 
 
-def test_finetune_embedded(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("small", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["small", "as it stands"])
+def test_finetune_embedded(small, request, tmp_path, monkeypatch, capsys):
+    if small:
+        request.getfixturevalue("_ten_steps")
+        few = {"prompts_per_round": 2, "images_per_prompt": 4, "images_per_evaluation": 1}
+        monkeypatch.setattr(finetuning, "recipe", lambda **kwargs: replace(finetuning_recipe(**kwargs), **few))
     run("finetune_embedded.py", "--rounds", 1, "--out", tmp_path, monkeypatch=monkeypatch)
     text = capsys.readouterr().out
     assert re.search(r"held-out judge +0\.\d+ -> 0\.\d+", text)
@@ -122,9 +170,10 @@ def test_finetune_embedded(tmp_path, monkeypatch, capsys):
         assert (tmp_path / name).exists()
 
 
+@pytest.mark.usefixtures("_ten_steps")
 def test_paper_in_miniature(tmp_path, monkeypatch, capsys):
     write_ratings(tmp_path)
-    small = ("--steps", 2, "--n", 2, "--prompts", 1, "--strengths", 0, 1)
+    small = ("--steps", 2, "--n", 2, "--items", 4, "--prompts", 1, "--strengths", 0, 1)
     run("paper_in_miniature.py", "--ratings", tmp_path, "--out", tmp_path / "out", *small, monkeypatch=monkeypatch)
     text = capsys.readouterr().out
     assert re.search(r"base +spearman", text)
