@@ -107,7 +107,13 @@ def test_a_killed_run_goes_on_and_equals_the_uninterrupted_one(whole, tmp_path):
 def test_more_rounds_can_be_asked_for(whole, tmp_path):
     short = tiny_run(tmp_path, replace(CONFIG, rounds=2))
     assert short.rounds == 2
-    assert tiny_run(tmp_path, replace(CONFIG, rounds=4), resume=True).rounds == 4
+    state = tmp_path / "checkpoints/round-00002/state.json"
+    facts = json.loads(state.read_text())
+    assert 0 < facts["seconds"] < 600
+    state.write_text(json.dumps({**facts, "seconds": 1000.0}))
+    more = tiny_run(tmp_path, replace(CONFIG, rounds=4), resume=True)
+    assert more.rounds == 4
+    assert 1000 < more.seconds < 1600, "the time before counts"
     assert_same(weights(tmp_path), weights(whole.folder), 1e-6)
 
 
@@ -124,10 +130,23 @@ def test_low_memory_changes_nothing_but_memory(whole, tmp_path):
     assert_same({"adapter": weights(tmp_path)["adapter"]}, {"adapter": weights(whole.folder)["adapter"]}, 2e-4)
 
 
-def test_two_processes_do_what_one_does(whole, tmp_path):
-    """Under accelerate launch: the same weights to 1e-4 after four rounds, the same evaluations to 1e-3."""
-    in_two_processes(tmp_path, f"tiny_run(Path({str(tmp_path / 'run')!r}))")
-    assert_same({"a": weights(tmp_path / "run")["adapter"]}, {"a": weights(whole.folder)["adapter"]}, 1e-4)
+DRTUNE = replace(CONFIG, rounds=2, method="drtune")
+ANCHORED = {"anchors": ["a lamp", "a cloud"], "evaluation": HELD_OUT[:1]}
+
+
+@pytest.fixture(scope="module")
+def whole_drtune(tmp_path_factory):
+    """An uninterrupted run that learns through the image, with anchors."""
+    folder = tmp_path_factory.mktemp("drtune")
+    return tiny_run(folder, DRTUNE, **ANCHORED)
+
+
+def test_two_processes_do_what_one_does(whole, whole_drtune, tmp_path):
+    """Under accelerate launch: the same weights to 1e-4 after all rounds, the same evaluations to 1e-3."""
+    run, drtune = str(tmp_path / "run"), str(tmp_path / "drtune")
+    in_two_processes(tmp_path, f"tiny_run(Path({run!r}))\ntiny_run(Path({drtune!r}), DRTUNE, **ANCHORED)")
+    for folder, one in ((run, whole), (drtune, whole_drtune)):
+        assert_same({"a": weights(Path(folder))["adapter"]}, {"a": weights(one.folder)["adapter"]}, 1e-4)
     state, _ = load_checkpoint(tmp_path / "run")
     for mine, theirs in zip(state.evaluations, whole.evaluations, strict=True):
         assert np.allclose(mine.values["target"], theirs.values["target"], atol=1e-3)
@@ -137,7 +156,7 @@ def in_two_processes(folder, code):
     script = folder / "two.py"
     script.write_text(
         f"import sys; sys.path[:0] = [{str(HERE)!r}]\n"
-        "from test_finetuning import CONFIG, replace, tiny_run\nfrom pathlib import Path\n"
+        "from test_finetuning import ANCHORED, DRTUNE, tiny_run\nfrom pathlib import Path\n"
         f"{code}\n"
     )
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
@@ -150,7 +169,7 @@ def in_two_processes(folder, code):
 
 @pytest.mark.parametrize("method", ["nft", "drtune"])
 def test_anchors_hold_what_should_stay(method, tmp_path):
-    """Predictions for anchor prompts move less than half as far as without, and resuming changes nothing."""
+    """Predictions for anchor prompts move less than half as far as without."""
     config = replace(CONFIG, method=method, rounds=4, evaluate_every=4, anchor_weight=100.0, micro_batch=3)
     kept = ["a lamp", "a cloud"]
 
@@ -167,11 +186,8 @@ def test_anchors_hold_what_should_stay(method, tmp_path):
 
     free, held = moved(tmp_path / "free"), moved(tmp_path / "held", anchors=kept)
     assert held < free / 2, (held, free)
-    tiny_run(tmp_path / "cut", replace(config, rounds=2), anchors=kept, evaluation=HELD_OUT[:1])
-    tiny_run(tmp_path / "cut", config, anchors=kept, evaluation=HELD_OUT[:1], resume=True)
-    assert_same(weights(tmp_path / "cut"), weights(tmp_path / "held"), 1e-6)
     with pytest.raises(CogGuidedError, match="anchors"):
-        tiny_run(tmp_path / "cut", config, anchors=kept[:1], evaluation=HELD_OUT[:1], resume=True)
+        tiny_run(tmp_path / "held", config, anchors=kept[:1], evaluation=HELD_OUT[:1], resume=True)
 
 
 def unreadable(images):
@@ -208,18 +224,16 @@ def test_drtune_counts_what_has_no_score_and_refuses_what_has_no_gradient(tmp_pa
     assert not (tmp_path / "blind").exists()
 
 
-def test_drtune_resumes_and_shares_its_work(tmp_path):
-    """The same weights to 1e-6 after a resume, and to 1e-4 from two processes, anchors and all."""
-    config = replace(CONFIG, rounds=2, method="drtune")
-    kept = {"anchors": ["a lamp", "a cloud"], "evaluation": HELD_OUT[:1]}
-    tiny_run(tmp_path / "whole", config, **kept)
-    tiny_run(tmp_path / "cut", replace(config, rounds=1), **kept)
-    tiny_run(tmp_path / "cut", config, resume=True, **kept)
-    assert_same(weights(tmp_path / "cut"), weights(tmp_path / "whole"), 1e-6)
-    folder = str(tmp_path / "run")
-    in_two_processes(tmp_path, f"tiny_run(Path({folder!r}), replace(CONFIG, rounds=2, method='drtune'), **{kept})")
-    pair = [{"a": weights(tmp_path / name)["adapter"]} for name in ("run", "whole")]
-    assert_same(*pair, 1e-4)
+@pytest.mark.parametrize("method", ["nft", "drtune"])
+def test_resuming_changes_nothing_with_anchors(method, whole_drtune, tmp_path):
+    """The same weights to 1e-6."""
+    config = replace(DRTUNE, method=method)
+    whole = whole_drtune.folder
+    if method != "drtune":
+        whole = tiny_run(tmp_path / "whole", config, **ANCHORED).folder
+    tiny_run(tmp_path / "cut", replace(config, rounds=1), **ANCHORED)
+    tiny_run(tmp_path / "cut", config, resume=True, **ANCHORED)
+    assert_same(weights(tmp_path / "cut"), weights(whole), 1e-6)
 
 
 def darkness(images):
