@@ -39,7 +39,7 @@ demo: $(VENV)/.installed
 		--out out/demo --overwrite
 
 test: $(VENV)/.installed-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 check: $(VENV)/.installed-dev .typing/cogguided
 	$(BIN)/ruff check .

@@ -7,14 +7,9 @@ A few kills by default (those of align and finetune are in their own tests: `ali
 
 import csv
 import json
-import os
 import random
 import shutil
-import subprocess
-import sys
-import time
 from abc import ABC, abstractmethod
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -259,40 +254,10 @@ COMMANDS = {c.__name__.lower(): c for c in (Generate, Score, Bench, Align, Finet
 # ---------------------------------------------------------------------- running and killing
 
 
-class Server:
-    """See `killing.py`."""
-
-    def __init__(self, folder):
-        command = [sys.executable, str(Path(__file__).with_name("killing.py"))]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=folder, env={**os.environ, **ALONE}
-        )
-        assert self.process.stdout.readline() == "ready\n"
-
-    def run(self, argv, out, after=None):
-        """Run a command to its end, or kill it after some seconds; its exit code, what it said, and its seconds."""
-        out.mkdir(exist_ok=True)
-        log = out / "said.log"
-        log.write_text("")
-        env = {"SCORED": str(out / "scored.txt")}
-        job = {"argv": [str(a) for a in argv], "log": str(log), "after": after, "env": env}
-        self.process.stdin.write(json.dumps(job) + "\n")
-        self.process.stdin.flush()
-        started = time.monotonic()
-        code = int(self.process.stdout.readline())
-        return code, text_of(log), time.monotonic() - started
-
-
-ALONE = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("server"))
-    yield server
-    server.process.stdin.close()
-    server.process.wait()
-    server.process.stdout.close()
+def run(forks, argv, out, after=None):
+    """Run a command to its end, or kill it after some seconds."""
+    out.mkdir(exist_ok=True)
+    return forks(argv, out / "said.log", after=after, env={"SCORED": str(out / "scored.txt")})
 
 
 def check_files(out):
@@ -335,26 +300,26 @@ def assert_same(first, second):
             assert value == second[name], name
 
 
-def kill_and_resume(server, command, kills, random_, tmp_path, whole=None):
+def kill_and_resume(forks, command, kills, random_, tmp_path, whole=None):
     """Kill a command some times, one after the other, and let it go on to its end; returns when it was struck."""
     if whole is None:
-        code, said, seconds = server.run(command.argv(tmp_path / "whole"), tmp_path / "whole")
-        assert code == 0, said
-        whole = command.result(tmp_path / "whole"), seconds
+        ended = run(forks, command.argv(tmp_path / "whole"), tmp_path / "whole")
+        assert ended.code == 0, ended.said
+        whole = command.result(tmp_path / "whole"), ended.seconds
     out = tmp_path / "killed"
     expected, seconds = whole
     struck, begun = [], False
     for _ in range(kills):
         after = random_.uniform(0, 1) * seconds
-        code, said = go_on(server, command, out, begun, after)
-        assert code in (-9, 0), said
+        ended = go_on(forks, command, out, begun, after)
+        assert ended.code in (-9, 0), ended.said
         check_files(out)
-        if code == -9:
+        if ended.code == -9:
             struck.append(round(after / seconds, 2))
         begun = True
     before = command.done(out)
-    code, said = go_on(server, command, out, begun)
-    assert code == 0, said
+    ended = go_on(forks, command, out, begun)
+    assert ended.code == 0, ended.said
     check_files(out)
     after = command.done(out)
     assert {name: after.get(name) for name in before} == before, "made twice"
@@ -364,21 +329,21 @@ def kill_and_resume(server, command, kills, random_, tmp_path, whole=None):
     return struck, len(before), whole
 
 
-def go_on(server, command, out, begun, after=None):
+def go_on(forks, command, out, begun, after=None):
     """Run what goes on with a run; align and finetune begin anew where it was killed before it had begun."""
-    code, said, _ = server.run([*command.argv(out), *(command.resume if begun else ())], out, after)
-    if code == 1 and "nothing to resume" in said:
+    ended = run(forks, [*command.argv(out), *(command.resume if begun else ())], out, after)
+    if ended.code == 1 and "nothing to resume" in ended.said:
         assert not command.done(out)
-        code, said, _ = server.run([*command.argv(out), "--overwrite"], out, after)
-    return code, said
+        ended = run(forks, [*command.argv(out), "--overwrite"], out, after)
+    return ended
 
 
 @pytest.mark.parametrize(("name", "kills"), [("generate", 2), ("score", 2), ("bench", 1), ("study", 1)])
-def test_a_killed_run_goes_on(server, tmp_path, name, kills):
+def test_a_killed_run_goes_on(forks, tmp_path, name, kills):
     seed = random.randrange(10**6)
     print(f"seed {seed}")
     (tmp_path / "given").mkdir()
-    kill_and_resume(server, COMMANDS[name](tmp_path / "given"), kills, random.Random(seed), tmp_path)
+    kill_and_resume(forks, COMMANDS[name](tmp_path / "given"), kills, random.Random(seed), tmp_path)
 
 
 @pytest.mark.slow
@@ -386,14 +351,14 @@ def test_a_killed_run_goes_on(server, tmp_path, name, kills):
     ("name", "kills"),
     [("generate", 25), ("score", 25), ("bench", 15), ("align", 10), ("finetune", 10), ("study", 15)],
 )
-def test_a_hundred_kills(server, tmp_path, name, kills):
+def test_a_hundred_kills(forks, tmp_path, name, kills):
     """Up to three kills in a row, and again with a new folder, until so many have struck a run at work."""
     (tmp_path / "given").mkdir()
     command = COMMANDS[name](tmp_path / "given")
     whole, struck, kept = None, [], []
     while len(struck) < kills:
         random_ = random.Random(f"{name} {len(kept)}")
-        found, done, whole = kill_and_resume(server, command, 3, random_, tmp_path, whole)
+        found, done, whole = kill_and_resume(forks, command, 3, random_, tmp_path, whole)
         struck += found
         kept.append(done)
         shutil.rmtree(tmp_path / "killed")

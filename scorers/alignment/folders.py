@@ -17,6 +17,7 @@ from ..benchmark.folder import write_text
 from ..dimensions import DIMENSIONS
 from ..ratings.reading import Rating
 from .config import OF_ADAPTER, AlignmentConfig
+from .processes import joined
 
 RUN_FILE = "alignment.json"
 FREE = ("micro_batch", "keep", "log_every", "workers", "report_to", "minutes", "gradient_checkpointing")
@@ -61,11 +62,10 @@ def open_run(folder: Path, facts: dict[str, Any], resume: bool, overwrite: bool)
 
     Executed in ``tests/scorers/alignment/test_running.py``.
     """
-    from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
     told: list[CogGuidedError | Path | None] = [None]
-    if PartialState().is_main_process:
+    if joined().is_main_process:
         try:
             told = [_open(folder, facts, resume, overwrite)]
         except CogGuidedError as error:
@@ -81,9 +81,7 @@ def claim_folder(folder: Path, facts: dict[str, Any], fresh: bool) -> None:
 
     Executed in ``tests/scorers/alignment/test_running.py``.
     """
-    from accelerate import PartialState
-
-    state = PartialState()
+    state = joined()
     if state.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.glob("checkpoint-*") if fresh else ():

@@ -17,6 +17,7 @@ from ..ratings.reading import Rating
 from .config import AlignmentConfig, preset, recipe
 from .folders import claim_folder, describe, last_checkpoint, open_run, read_run, write_run
 from .preparing import prepare_ratings
+from .processes import joined
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -186,11 +187,10 @@ def common_arguments(
     16
     """
     import torch
-    from accelerate import PartialState
 
     from .loading import precision
 
-    state = PartialState()
+    state = joined()
     if state.num_processes == 1 and torch.cuda.device_count() > 1:
         raise InputError(
             "several GPUs are visible: run with `accelerate launch`, or set CUDA_VISIBLE_DEVICES=0"

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from painter import WORLD, Painter
+from painter import run_of as painted
 from tiny_diffusion import CALL, FAMILIES, tiny_pipeline
 
 from cogguided import Budget, FakeScorer
@@ -133,6 +135,16 @@ def test_particles_are_weighed_by_what_they_gained_since_the_look_before():
         scores = torch.tensor([c.origin["looks"][look]["score"] for c in finished(run)])
         assert told["effective"] == pytest.approx(effective_size(30.0 * scores), abs=0.01)
     assert run.facts["fk"][0]["effective"] < 3.99
+
+
+def test_copies_begin_anew_with_equal_weights():
+    """A copy has its parent's score, and so gains nothing at the next look: all weigh the same."""
+    run = painted(Painter(WORLD, noise=90))
+    FKSteering(4, at=(0.2, 0.4), resample="always")(run)
+    first, second = run.facts["fk"]
+    assert first["effective"] < 3
+    assert first["parents"] != list(range(4))
+    assert second["effective"] == 4
 
 
 def test_systematic_resampling_is_unbiased():

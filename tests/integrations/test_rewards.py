@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_diffusion import VOCAB, byte_tokenizer
+from tiny_parts import VOCAB, byte_tokenizer
 
 from cogguided import FakeScorer
 from cogguided._errors import InputError, ModelError

@@ -6,7 +6,8 @@ import pytest
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from safetensors.torch import load_file, save_file
-from tiny_diffusion import CALL, DIM, tiny_pipeline
+from tiny_diffusion import CALL, tiny_pipeline
+from tiny_parts import DIM
 
 from cogguided import BestOfN, CogGuidedPipeline, Drafts, FakeScorer, FinetuneConfig, Halving, finetune
 from cogguided.guidance.finetuning import METHODS

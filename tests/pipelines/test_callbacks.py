@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 from diffusers import LatentConsistencyModelPipeline, LCMScheduler
-from tiny_diffusion import CALL, byte_tokenizer, clip_config, ddim, kl_vae, tiny_pipeline, unet
+from tiny_diffusion import CALL, tiny_pipeline
+from tiny_parts import byte_tokenizer, clip_config, ddim, kl_vae, unet
 from transformers import CLIPTextModel
 
 from cogguided import BestOfN, CogGuidedPipeline, Drafts, FakeScorer, Halving

@@ -10,6 +10,8 @@ from diffusers import (
     EulerDiscreteScheduler,
     UniPCMultistepScheduler,
 )
+from families import FAMILIES as CLASSES
+from families import build
 from tiny_diffusion import CALL, FAMILIES, tiny_pipeline
 
 from cogguided import CogGuidedPipeline, Drafts, FakeScorer
@@ -30,7 +32,12 @@ def pixels(image):
 
 
 def check(pipe, family):
-    sampler = sampler_of(pipe, family)
+    check_sampler(sampler_of(pipe, family))
+    assert "step" not in vars(pipe.scheduler)
+    assert "prepare_latents" not in vars(pipe)
+
+
+def check_sampler(sampler):
     plain = [sampler.sample([p], [s])[0] for p, s in zip(PROMPTS, SEEDS, strict=True)]
     rows = sampler.advance(sampler.begin(PROMPTS, [Noise.of(seed) for seed in SEEDS]), 0.34)
     previews, _ = sampler.decode(rows, clean=True)
@@ -40,8 +47,6 @@ def check(pipe, family):
     assert rows.finished
     for image, place in zip(sampler.decode(rows)[0], (2, 0, 1), strict=True):
         assert np.abs(pixels(image) - pixels(plain[place])).max() <= 1
-    assert "step" not in vars(pipe.scheduler)
-    assert "prepare_latents" not in vars(pipe)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -64,6 +69,32 @@ def test_schedulers_with_a_memory_or_noise_of_their_own(scheduler, kind):
     pipe = tiny_pipeline("sd15")
     pipe.scheduler = scheduler.from_config(pipe.scheduler.config, prediction_type=kind)
     check(pipe, "sd15")
+
+
+def test_latents_that_a_call_scales_by_itself_are_scaled_once():
+    """Sana Sprint multiplies what it has prepared by its data's deviation, whenever it is entered."""
+    name = "SanaSprintPipeline"
+    pipe = build(name)
+    sampler = PipelineSampler(pipe, type(pipe), {**CLASSES[name].call, "num_inference_steps": 3})
+    check_sampler(sampler)
+    assert sampler.advance(sampler.begin(["a cat"], [Noise.of(0)]), 0.34).scale == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("kind", ["flow", "karras", "ddim"])
+def test_clean_latents_and_noise_of_a_step_make_up_its_latents_before_and_after(kind):
+    pipe = tiny_pipeline("flux" if kind == "flow" else "sd15")
+    if kind == "karras":
+        pipe.scheduler = EulerDiscreteScheduler.from_config(pipe.scheduler.config)
+    sampler = sampler_of(pipe, "flux" if kind == "flow" else "sd15", steps=4)
+    before = sampler.advance(sampler.begin(["a cat"], [Noise.of(0)]), 0.5)
+    after = sampler.advance(before, 0.75)
+    if kind == "ddim":
+        kept = [float(pipe.scheduler.alphas_cumprod[int(t)]) for t in after.state["timesteps"][2:4]]
+        now, then = ((k**0.5, (1 - k) ** 0.5) for k in kept)
+    else:
+        now, then = ((1 - s if kind == "flow" else 1.0, s) for s in map(float, after.state["sigmas"][2:4]))
+    noise = (before.latents - now[0] * after.clean) / now[1]
+    torch.testing.assert_close(then[0] * after.clean + then[1] * noise, after.latents, atol=1e-4, rtol=1e-4)
 
 
 def test_copies_part_by_fresh_noise_alone():

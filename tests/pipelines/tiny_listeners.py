@@ -35,7 +35,8 @@ from diffusers import (
     QwenImage21Pipeline,
     QwenImage21Transformer2DModel,
 )
-from tiny_diffusion import DIM, SMALL, VOCAB, byte_tokenizer, clip_config, kl_vae, t5
+from tiny_diffusion import SMALL
+from tiny_parts import DIM, VOCAB, byte_tokenizer, clip_config, kl_vae, t5
 from transformers import (
     ByT5Tokenizer,
     CLIPTextModel,

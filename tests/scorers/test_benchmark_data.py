@@ -1,6 +1,5 @@
 """Readers of human ratings: miniature files of every format, and CogIP-Bench itself where it is at hand."""
 
-import io
 import json
 import math
 import random
@@ -8,6 +7,17 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from ratings_files import (
+    EXPECTED,
+    ITEMS,
+    facts,
+    hub_columns,
+    png,
+    rated_pictures,
+    write_official,
+    write_parquet,
+    write_training,
+)
 
 from cogguided._errors import InputError, MissingExtraError, UnknownNameError
 from cogguided.scorers.benchmark import Rating, pick_stratified, read_ratings
@@ -17,91 +27,10 @@ from cogguided.scorers.ratings.reading import read_scores
 COGIP = Path(__file__).resolve().parents[3] / "shared" / "cogip"
 needs_cogip = pytest.mark.skipif(not COGIP.is_dir(), reason="CogIP-Bench's text half is not beside the repository")
 
-# (image, our dimension, score, the answer as the official files write it)
-ITEMS = [
-    ("Aesthetics/000800.jpg", "aesthetics", 4.105, "low 4.105"),
-    ("Aesthetics/000801.jpg", "aesthetics", 8.626, "very high 8.626"),
-    ("Funniness/000800.jpg", "funniness", 10.0, "very high 10.000"),
-    ("Emotional_Valence/000800.jpg", "emotional_valence", -2.0, "negative -2.000"),
-    ("Memorability/000800.jpg", "memorability", 0.0, "very low 0.000"),
-]
-EXPECTED = [("/".join((d, i.split("/")[1])), d, s) for i, d, s, _ in ITEMS]
-
-
-def facts(ratings):
-    return [(r.key, r.dimension, r.score) for r in ratings]
-
-
-def png(shade=100):
-    file = io.BytesIO()
-    Image.new("RGB", (4, 4), (shade, shade, shade)).save(file, "png")
-    return file.getvalue()
-
 
 @pytest.fixture
 def root(tmp_path):
-    """A folder with a small picture for every item."""
-    for index, (image, *_) in enumerate(ITEMS):
-        (tmp_path / image).parent.mkdir(exist_ok=True)
-        (tmp_path / image).write_bytes(png(index))
-    return tmp_path
-
-
-def write_official(folder, items=ITEMS):
-    by_dim = {}
-    for image, _, _, answer in items:
-        by_dim.setdefault(image.split("/")[0], []).append((image, answer))
-    for name, entries in by_dim.items():
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        chats = [
-            [
-                {
-                    "role": "user",
-                    "content": [
-                        {"type": "image", "image": image},
-                        {"type": "text", "text": "<image>  \nHow does it feel?"},
-                    ],
-                }
-            ]
-            for image, _ in entries
-        ]
-        (folder / name / f"{name}_messages.json").write_text(json.dumps(chats))
-        (folder / name / f"{name}_scores.json").write_text(json.dumps([a for _, a in entries]))
-    return folder
-
-
-def write_training(file, wrap="{}", as_list=True):
-    records = [
-        {
-            "id": f"{index:05d}",
-            "image": [image] if as_list else image,
-            "conversations": [
-                {"from": "human", "value": "<image>  \nRate it."},
-                {"from": "gpt", "value": wrap.format(answer)},
-            ],
-        }
-        for index, (image, _, _, answer) in enumerate(ITEMS)
-    ]
-    file.write_text(json.dumps(records))
-    return file
-
-
-def hub_columns(split_items=ITEMS):
-    return {
-        "id": [f"{i:05d}" for i in range(len(split_items))],
-        "image": [{"bytes": png(n), "path": image} for n, (image, *_) in enumerate(split_items)],
-        "dimension": [image.split("/")[0] for image, *_ in split_items],
-        "prompt": ["<image>\nRate it."] * len(split_items),
-        "score": [score for _, _, score, _ in split_items],
-    }
-
-
-def write_parquet(file):
-    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    columns = hub_columns()
-    table = pa.table({**columns, "score": pa.array(columns["score"], pa.float32())})
-    pq.write_table(table, file)
-    return file
+    return rated_pictures(tmp_path)
 
 
 @pytest.fixture
@@ -323,90 +252,6 @@ def test_limit_in_read_ratings(root):
     assert [r.dimension for r in read_ratings(root / "mine.csv", limit=1)] == list(DIMENSIONS)
     with pytest.raises(InputError, match="limit: expected at least 1, got 0"):
         read_ratings(root / "mine.csv", limit=0)
-
-
-# ---------------------------------------------------------------------- what is wrong with the data
-
-
-def test_one_error_lists_the_first_offenders_and_counts_all(root):
-    rows = ["image,dimension,score"]
-    rows += [f"gone{i}.jpg,aesthetics,5" for i in range(3)]
-    rows += [f"{ITEMS[0][0]},astonishment,5", f"{ITEMS[0][0]},aesthetics,10.5"]
-    rows += [f"{ITEMS[0][0]},aesthetics,nan", f"{ITEMS[0][0]},aesthetics,lovely", ",aesthetics,5"]
-    rows += [f"{ITEMS[0][0]},aesthetics,5", f"{ITEMS[0][0]},aesthetics,6", f"{ITEMS[1][0]},aesthetics,6"]
-    (root / "mine.csv").write_text("\n".join(rows))
-    with pytest.raises(InputError) as caught:
-        read_ratings(root / "mine.csv")
-    text = str(caught.value)
-    assert "9 of 11 ratings cannot be used (4 missing image, 3 unusable score, 1 unknown dimension, " in text
-    assert f"line 2: no image {root / 'gone0.jpg'}; the folder that paths start from: --images ROOT" in text
-    assert "line 5: dimension 'astonishment'; known: aesthetics, funniness" in text
-    assert "line 6: score 10.5 is out of range; aesthetics runs from 0 to 10" in text
-    assert text.endswith("... and 4 more")
-
-
-def test_scores_and_messages_of_different_length(root):
-    folder = write_official(root / "test_msg_file")
-    (folder / "Aesthetics" / "Aesthetics_scores.json").write_text('["low 4.105"]')
-    (folder / "Funniness" / "Funniness_scores.json").unlink()
-    with pytest.raises(InputError) as caught:
-        read_ratings(folder, images=root)
-    assert "2 messages but 1 scores" in str(caught.value)
-    assert "Funniness_scores.json: missing" in str(caught.value)
-
-
-def test_malformed_records(root):
-    (root / "A_training.json").write_text('[{"image": ["a.jpg"], "conversations": [{"from": "human"}]}]')
-    with pytest.raises(InputError, match=r"1 malformed record.*\n.*record 0: KeyError 'value'"):
-        read_ratings(root / "A_training.json")
-    (root / "mine.jsonl").write_text("[1, 2]\n")
-    with pytest.raises(InputError, match="expected an object"):
-        read_ratings(root / "mine.jsonl")
-    for content in ("[1, 2]", '["conversations"]', "[[1]]", "[null]"):
-        (root / "mine.json").write_text(content)
-        with pytest.raises(InputError, match=r"malformed record.*\n.*record 0: expected an object"):
-            read_ratings(root / "mine.json")
-    (root / "mine.json").write_text('[{"image": "a.jpg", "dimension": "aesthetics", "score": 1%s}]' % ("0" * 400))
-    with pytest.raises(InputError, match="score is no number"):
-        read_ratings(root / "mine.json")
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.csv", "picture,score\n", "expected the columns image, dimension, score; got picture, score"),
-        ("a.jsonl", "{", "line 1: is not JSON"),
-        ("a.json", "{", "is not JSON"),
-        ("a.json", "{}", "expected a JSON list"),
-        ("a.csv", b"\xff\x00", "is not UTF-8"),
-        ("a.xlsx", "", "expected .csv, .tsv"),
-        ("a.csv", f"image,dimension,score\n{'x' * 200_000},", "after line 1: is not CSV"),
-        ("a.csv", "image,dimension,score\n", "no ratings of aesthetics"),
-    ],
-)
-def test_files_that_are_not_what_they_should_be(tmp_path, name, content, message):
-    file = tmp_path / name
-    file.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(InputError, match=message):
-        read_ratings(file)
-
-
-def test_parquet_that_is_none(tmp_path):
-    pytest.importorskip("pyarrow")
-    (tmp_path / "a.parquet").write_bytes(b"PAR0")
-    with pytest.raises(InputError, match="cannot be read as parquet"):
-        read_ratings(tmp_path)
-
-
-def test_arguments_that_name_nothing(tmp_path):
-    with pytest.raises(UnknownNameError, match="did you mean 'memorability'"):
-        read_ratings(tmp_path, dimensions=["memorabilty"])
-    with pytest.raises(InputError, match=r"holds no \*.parquet"):
-        read_ratings(tmp_path)
-    with pytest.raises(InputError, match="no file or folder '/no/such'"):
-        read_ratings("/no/such")
-    with pytest.raises(InputError, match="images: no folder"):
-        read_ratings(tmp_path, images=tmp_path / "no")
 
 
 # ---------------------------------------------------------------------- the facts of the real data

@@ -1,94 +1,29 @@
-"""Runs of the benchmark: every item scored once, kills, changed settings, processes, figures and report."""
+"""Runs of the benchmark: every item scored once, interruptions, changed settings, processes."""
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 import torch
+from benchmark_world import COUNT, Judge, memorability, rated
 from PIL import Image
 from typer.testing import CliRunner
 
 from cogguided._cli.app import app
 from cogguided._errors import InputError, ModelError, RecordError, UnknownNameError
-from cogguided.scorers import DIMENSIONS, FakeScorer, Scores
-from cogguided.scorers.benchmark import build_results, compare_runs, read_ratings, score_items, write_report
-from cogguided.scorers.benchmark import folder as folder_module
-from cogguided.scorers.benchmark.folder import Answer, Scored, read_answers
-from cogguided.scorers.benchmark.plots import MAX_POINTS, scatter
+from cogguided.scorers import FakeScorer
+from cogguided.scorers.benchmark import build_results, read_ratings, score_items, write_report
+from cogguided.scorers.benchmark.folder import read_answers
 from cogguided.scorers.benchmark.report import explain
 from cogguided.scorers.benchmark.run import Processes, plan_for
-from cogguided.scorers.benchmark.tables import markdown, tables_of
-
-COUNT = 12
 
 
 @pytest.fixture
 def data(tmp_path):
-    """Grey pictures whose brightness is nearly their human memorability; one of them is broken."""
-    lines = ["image,dimension,score"]
-    for index in range(COUNT):
-        level = index * 255 // COUNT
-        Image.new("RGB", (4, 4), (level, level, level)).save(tmp_path / f"{index:02d}.png")
-        human = 0.0 if index == 0 else round(level / 255 * 0.9 + 0.05 * (index % 3), 3)
-        lines.append(f"{index:02d}.png,memorability,{human}")
-        if index < 4:
-            lines.append(f"{index:02d}.png,aesthetics,{index + 1}")
-    (tmp_path / "03.png").write_bytes(b"not a picture")
-    file = tmp_path / "ratings.csv"
-    file.write_text("\n".join(lines))
-    return file
-
-
-class Judge:
-    """Scores by brightness on each dimension's scale; greedy rounds, and fails on dark pictures."""
-
-    name, low, high, differentiable, needs_prompt = "aesthetics", 0.0, 10.0, False, False
-    dimension, core, options = "aesthetics", None, None
-
-    def __init__(self, *dimensions):
-        self.dimensions = dimensions or tuple(DIMENSIONS)
-        self.looks = []
-
-    def to(self, device):
-        return self
-
-    def with_dimension(self, name):
-        return FakeScorer(name, DIMENSIONS[name].low, DIMENSIONS[name].high)
-
-    def __call__(self, images, prompts=None):
-        return self.score_all(images, [self.dimension])[self.dimension]
-
-    def score_all(self, images, dimensions=None):
-        return self.score_readouts(images, dimensions, ["expected"])["expected"]
-
-    def score_readouts(self, images, dimensions=None, readouts=("expected", "greedy")):
-        self.looks.append((len(images), tuple(dimensions)))
-        shares = [sum(image.getpixel((0, 0))) / 765 for image in images]
-        found = {}
-        for readout in readouts:
-            found[readout] = {}
-            for name in dimensions:
-                dim = DIMENSIONS[name]
-                values = torch.tensor([dim.low + share * (dim.high - dim.low) for share in shares])
-                if readout == "greedy":
-                    values = torch.where(values < dim.low + 0.1 * (dim.high - dim.low), torch.nan, values.round())
-                    errors = [None if v == v else f"no number in the answer 'dark {v}'" for v in values.tolist()]
-                    found[readout][name] = Scores(values, errors=errors)
-                else:
-                    mass = torch.full_like(values, 0.9)
-                    labels = [dim.label(v) for v in values.tolist()]
-                    found[readout][name] = Scores(values, std=values * 0 + 0.1, mass=mass, labels=labels)
-        return found
-
-
-def memorability(**kwargs):
-    return FakeScorer("memorability", **kwargs)
+    return rated(tmp_path)
 
 
 # ---------------------------------------------------------------------- what is compared with what
@@ -200,33 +135,6 @@ def test_an_interrupted_run_goes_on_and_ends_alike(data, tmp_path):
     assert not lazy  # complete: not even loaded
 
 
-def test_kill_minus_nine(data, tmp_path):
-    code = f"""
-import time
-from cogguided.scorers import FakeScorer
-from cogguided.scorers.benchmark import read_ratings, score_items
-def slow(pixels):
-    time.sleep(0.3)
-    return pixels.mean(dim=(1, 2, 3))
-scorer = FakeScorer("memorability", fn=slow)
-score_items(scorer, read_ratings({str(data)!r}), {str(tmp_path / "run")!r}, batch_size=1)
-"""
-    child = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path)
-    file = tmp_path / "run" / "answers-0.jsonl"
-    deadline = time.monotonic() + 120
-    while not (file.is_file() and file.read_bytes().count(b"\n") >= 2) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    child.send_signal(signal.SIGKILL)
-    assert child.wait() == -signal.SIGKILL
-    done = len(read_answers(tmp_path / "run"))
-    assert 2 <= done < COUNT
-    scorer = memorability()
-    score_items(scorer, read_ratings(data), tmp_path / "run", batch_size=1)
-    answers = read_answers(tmp_path / "run")
-    assert len(answers) == COUNT
-    assert scorer.num_scored == sum(a.answers["score"].failed is None for a in list(answers.values())[done:])
-
-
 def test_a_line_without_its_end_is_scored_again(data, tmp_path):
     ratings = read_ratings(data)
     score_items(memorability(), ratings, tmp_path / "run")
@@ -333,167 +241,26 @@ def test_shares_of_processes_are_disjoint_and_whole(data, tmp_path):
     assert {k: a.to_json() for k, a in one.items()} == {k: a.to_json() for k, a in three.items()}
 
 
-def test_two_real_processes_give_the_same_table_as_one(data, tmp_path):
+LAUNCH = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
+LAUNCH += ["--dynamo_backend", "no", "--main_process_port", "0", "-m", "cogguided"]
+
+
+@pytest.mark.parametrize("how", ["forked", pytest.param("accelerate launch", marks=pytest.mark.slow)])
+def test_two_real_processes_give_the_same_table_as_one(how, data, forks, tmp_path):
     arguments = ["bench", "--scorer", "fake", "--data", str(data), "--batch-size", "2", "--quiet"]
     arguments += ["--resamples", "50", "--out"]
     assert CliRunner().invoke(app, [*arguments, str(tmp_path / "one")]).exit_code == 0
-    launch = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
-    launch += [
-        "--mixed_precision",
-        "no",
-        "--dynamo_backend",
-        "no",
-        "--main_process_port",
-        "0",
-        "-m",
-        "cogguided",
-    ]
-    done = subprocess.run(
-        [sys.executable, "-m", *launch, *arguments, str(tmp_path / "two")],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("results.json, report.md") == 1
+    two = [*arguments, str(tmp_path / "two")]
+    if how == "forked":
+        done = forks(two, tmp_path / "log", processes=2, env={"COLUMNS": "200"})
+        code, said = done.code, done.said
+    else:
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+        command = [sys.executable, "-m", "accelerate.commands.launch", *LAUNCH, *two]
+        real = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
+        code, said = real.returncode, real.stdout + real.stderr
+    assert code == 0, said
+    assert said.count("results.json, report.md") == 1
     files = sorted(f.name for f in (tmp_path / "two").glob("answers-*"))
     assert files == ["answers-0.jsonl", "answers-1.jsonl"]
     assert (tmp_path / "one/results.json").read_text() == (tmp_path / "two/results.json").read_text()
-
-
-# ---------------------------------------------------------------------- figures and report
-
-
-@pytest.fixture
-def run(data, tmp_path):
-    score_items(Judge(), read_ratings(data), tmp_path / "run", readouts=["expected", "greedy"])
-    return tmp_path / "run"
-
-
-def test_results_have_every_row(run):
-    results = build_results(run, num_resamples=50)
-    who = ["expected", "greedy", "train mean", "train median", "true label known"]
-    rows = [(r["dimension"], r["subset"], r["who"], r["items"], r["broken_images"]) for r in results["rows"]]
-    assert rows == (
-        [("aesthetics", "all", w, 4, int(w in who[:2])) for w in who]
-        + [("memorability", "all", w, 12, int(w in who[:2])) for w in who]
-        + [("memorability", "without zeros", w, 11, int(w in who[:2])) for w in who]
-    )
-    greedy = results["rows"][6]["metrics"]
-    assert greedy["unread"]["value"] == pytest.approx(3 / 12)  # two too dark, one broken
-    assert results["rows"][5]["metrics"]["mass"]["value"] == pytest.approx(0.9)
-    assert results["rows"][5]["metrics"]["label_accuracy"]["value"] > 0.5
-    assert results["unread"]["greedy"] == [
-        {"reason": "no number", "count": 4, "example": "no number in the answer 'dark nan'"},
-        {"reason": "image cannot be read", "count": 2, "example": results["unread"]["greedy"][1]["example"]},
-    ]
-    assert [c["who"] for c in results["readouts_compared"]] == ["expected - greedy"] * 3
-    assert results["readouts_compared"][1]["metrics"]["mae"]["value"] < 0
-    worst = results["worst"]["memorability"]
-    assert len(worst) == 10
-    assert [w["gap"] for w in worst] == sorted((w["gap"] for w in worst), reverse=True)
-
-
-def test_same_seed_same_results(run):
-    first, again, other = (json.dumps(build_results(run, num_resamples=60, seed=s)) for s in (1, 1, 2))
-    assert first == again != other
-
-
-class Balanced(HTMLParser):
-    VOID = ("meta", "img", "br")
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.images, self.drawings = [], 0, 0
-
-    def handle_starttag(self, tag, attrs):
-        self.images += tag == "img"
-        self.drawings += tag == "svg"
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        if tag not in ("p", "circle", "path"):
-            while self.open[-1] in ("p", "circle", "path") and tag != self.open[-1]:
-                self.open.pop()
-            assert self.open.pop() == tag
-
-
-def test_report_folder(run, data):
-    (data.parent / "11.png").unlink()  # gone since it was scored
-    results = write_report(run, about={"data": "<my> data", "split": "test", "limit": 12}, num_resamples=50)
-    on_disk = json.loads((run / "results.json").read_text())
-    assert on_disk["about"]["split"] == "test"
-    assert on_disk["rows"][2]["metrics"]["spearman"]["value"] is None  # a constant: null, not NaN
-    text = (run / "report.md").read_text()
-    for line in (
-        "### memorability, without zeros, 11 items",
-        "| true label known |",
-        "Split: test.",
-        "## What could",
-    ):
-        assert line in text
-    assert "at most 12 items a dimension" in text
-    page = (run / "report.html").read_text()
-    assert "&lt;my&gt; data" in page
-    assert "not there any more" in page
-    assert "http" not in page.replace("http://www.w3.org/2000/svg", "")  # one page, nothing to fetch
-    parser = Balanced()
-    parser.feed(page)
-    parser.close()
-    assert parser.drawings == 4
-    assert parser.images == 3 + 9  # aesthetics: 3 could be read; memorability: ten, one of them gone
-    assert results["about"]["data"] == "<my> data"
-
-
-def test_comparison_of_runs(run, data, tmp_path):
-    ratings = read_ratings(data)
-    score_items(Judge("memorability"), ratings, tmp_path / "less", readouts=["greedy"])
-    found = compare_runs(run, tmp_path / "less", num_resamples=50)
-    assert (found["items"], found["left_out"]) == (12, [4, 0])
-    assert [(r["dimension"], r["subset"], r["who"]) for r in found["rows"]] == [
-        ("memorability", "all", "greedy"),
-        ("memorability", "without zeros", "greedy"),
-    ]
-    assert found["rows"][0]["metrics"]["mae"]["value"] == 0
-    score_items(memorability(), ratings, tmp_path / "fake")
-    single = compare_runs(tmp_path / "fake", tmp_path / "less", num_resamples=50)
-    assert single["rows"][0]["who"] == "score - greedy"
-    assert single["rows"][0]["metrics"]["mae"]["value"] < 0
-    with pytest.raises(InputError, match="no read-out in common"):
-        compare_runs(run, tmp_path / "fake")
-    data.write_text("image,dimension,score\n05.png,memorability,0.9\n")
-    score_items(memorability(), read_ratings(data), tmp_path / "other")
-    with pytest.raises(InputError, match="human scores of 1 items differ"):
-        compare_runs(tmp_path / "fake", tmp_path / "other")
-
-
-def test_lines_of_answers_round_trip():
-    line = Scored("k", "funniness", 1.5, "a.png", {"greedy": Answer(float("nan"), error="é\nno", failed="answer")})
-    assert Scored.from_json(line.to_json()).to_json() == line.to_json()
-    assert "\n" not in line.to_json()
-    assert "NaN" not in line.to_json()
-
-
-def test_model_folders_are_told_apart(tmp_path):
-    (tmp_path / "a.safetensors").write_bytes(b"x" * 3_000_000)
-    first = folder_module.folder_digest(tmp_path)
-    assert folder_module.folder_digest(tmp_path) == first
-    (tmp_path / "a.safetensors").write_bytes(b"x" * 2_999_999 + b"y")
-    assert folder_module.folder_digest(tmp_path) != first
-
-
-def test_tables_and_plots():
-    figure = {"value": -0.5, "low": -0.75, "high": -0.25, "note": ""}
-    absent = {"value": float("nan"), "low": None, "high": None, "note": "nothing could be read"}
-    row = {"dimension": "memorability", "subset": "all", "who": "a|b", "items": 3}
-    (table,) = tables_of([{**row, "metrics": {"mae": figure, "mass": absent}}], signed=True)
-    assert table.rows == (("a|b", "-0.5000 [-0.7500, -0.2500]", "–"),)
-    assert table.notes == ("nothing could be read: a|b (captured probability)",)
-    assert "| a\\|b |" in markdown(table)
-    assert scatter([(0.5, 3.0)] * 5, (0, 1)).count("<circle") == 5
-    assert scatter([], (0, 1)).count("<circle") == 0
-    many = scatter([(i / 9000, i / 9000) for i in range(9000)], (0, 1), (0, 1)).count("<circle")
-    assert MAX_POINTS / 2 < many <= MAX_POINTS

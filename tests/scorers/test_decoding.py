@@ -67,7 +67,8 @@ def brute_force(scorer, picture, dim, chunk=400):
 @pytest.mark.parametrize(
     ("family", "dimension"),
     [
-        ("qwen2_5_vl", "aesthetics"),  # single digits
+        ("qwen2_5_vl", "memorability"),  # single digits
+        pytest.param("qwen2_5_vl", "aesthetics", marks=pytest.mark.slow),  # 50,005 answers, digit by digit
         ("mllama", "aesthetics"),  # up to three digits a token
         ("mllama", "emotional_valence"),
         ("gemma3", "memorability"),  # sentencepiece style

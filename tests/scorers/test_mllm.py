@@ -59,9 +59,9 @@ def test_a_score_does_not_depend_on_its_batch_and_all_dimensions_cost_one_look(f
         assert ((scores.values >= dim.low) & (scores.values <= dim.high)).all()
         assert all(label in dim.labels for label in scores.labels)
         assert (scores.std > 0).all()
-        singles = torch.cat([one([picture]).values for picture in pictures])
-        torch.testing.assert_close(scores.values, singles, atol=tolerance, rtol=0)
         torch.testing.assert_close(scores.values, alone[name].values, atol=tolerance, rtol=0)
+    singles = torch.cat([one([picture]).values for picture in pictures])
+    torch.testing.assert_close(scores.values, singles, atol=tolerance, rtol=0)  # batches know no dimensions
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -110,6 +110,9 @@ def test_too_little_mass_is_not_valid(scorers, pictures):
     assert scores.values.isnan().all()
     assert "min_mass=0.5" in scores.errors[0]
     assert 0 < scores.mass.item() < 0.5
+    for part, valid in ((0.95, True), (1.05, False)):  # the very mass decides
+        options = ReadOptions(min_mass=part * scores.mass.item())
+        assert MLLMScorer(scorer.core, "memorability", options)(pictures[:1]).valid.item() == valid
 
 
 def test_greedy_answers_are_parsed_strictly(scorers, pictures, monkeypatch):

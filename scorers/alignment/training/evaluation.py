@@ -8,6 +8,7 @@ from pathlib import Path
 from ...benchmark.metrics import METRICS, evaluate, judged
 from ...mllm.scorer import MLLMScorer
 from ...ratings.reading import Rating
+from ..processes import joined
 
 
 def evaluate_ratings(scorer: MLLMScorer, ratings: Sequence[Rating]) -> dict[str, float]:
@@ -18,10 +19,9 @@ def evaluate_ratings(scorer: MLLMScorer, ratings: Sequence[Rating]) -> dict[str,
 
     Executed in ``tests/scorers/alignment/test_sft.py``.
     """
-    from accelerate import PartialState
     from accelerate.utils import gather_object
 
-    state = PartialState()
+    state = joined()
     mine = list(range(len(ratings)))[state.process_index :: state.num_processes]
     place = {(ratings[index].image, ratings[index].dimension): index for index in mine}
     told: list[tuple[int, float, str | None, float]] = []

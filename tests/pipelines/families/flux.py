@@ -15,8 +15,8 @@ from diffusers import (
     Flux2KleinPipeline,
     Flux2Transformer2DModel,
 )
-from tiny_diffusion import DIM, byte_tokenizer, kl_vae, t5
 from tiny_listeners import LANGUAGE, QWEN_VISION, TINY, tokenizer
+from tiny_parts import DIM, byte_tokenizer, kl_vae, t5
 from transformers import Qwen3Config, Qwen3ForCausalLM, SmolLM3Config, SmolLM3ForCausalLM
 
 from .registry import family, framed

@@ -16,8 +16,8 @@ from diffusers import (
     OmniGenPipeline,
     OmniGenTransformer2DModel,
 )
-from tiny_diffusion import DIM, VOCAB, byte_tokenizer, clip_config, kl_vae, t5
 from tiny_listeners import LANGUAGE, PARTS, PIXTRAL_VISION, QWEN_VISION, TINY, qwen3_vl_config, tokenizer
+from tiny_parts import DIM, VOCAB, byte_tokenizer, clip_config, kl_vae, t5
 from transformers import (
     ByT5Tokenizer,
     CLIPTextModelWithProjection,

@@ -10,8 +10,8 @@ from diffusers import (
     PRXTransformer2DModel,
 )
 from diffusers.pipelines.deepfloyd_if import IFWatermarker
-from tiny_diffusion import DIM, byte_tokenizer, kl_vae, t5, unet
 from tiny_listeners import LANGUAGE
+from tiny_parts import DIM, byte_tokenizer, kl_vae, t5, unet
 from transformers import Qwen3Config, Qwen3Model
 from transformers.models.t5gemma.configuration_t5gemma import T5GemmaModuleConfig
 from transformers.models.t5gemma.modeling_t5gemma import T5GemmaEncoder

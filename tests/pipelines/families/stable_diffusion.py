@@ -14,7 +14,8 @@ from diffusers import (
     StableUnCLIPPipeline,
 )
 from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
-from tiny_diffusion import DIM, byte_tokenizer, clip_config, ddim, kl_vae, sd15, sdxl, unet
+from tiny_diffusion import sd15, sdxl
+from tiny_parts import DIM, byte_tokenizer, clip_config, ddim, kl_vae, unet
 from transformers import CLIPTextModel
 
 from .registry import family

@@ -21,7 +21,7 @@ from diffusers import (
 from diffusers.pipelines.deprecated.unclip import UnCLIPTextProjModel
 from diffusers.pipelines.kandinsky.text_encoder import MCLIPConfig, MultilingualCLIP
 from diffusers.pipelines.stable_cascade.pipeline_stable_cascade import PaellaVQModel
-from tiny_diffusion import DIM, VOCAB, byte_tokenizer, clip_config, t5, unet
+from tiny_parts import DIM, VOCAB, byte_tokenizer, clip_config, t5, unet
 from transformers import (
     CLIPImageProcessor,
     CLIPTextModelWithProjection,

@@ -26,7 +26,8 @@ from diffusers import (
     SCMScheduler,
     StableDiffusion3PAGPipeline,
 )
-from tiny_diffusion import CALL, DIM, VOCAB, byte_tokenizer, kl_vae, pixart_sigma, sana, sd3, t5
+from tiny_diffusion import CALL, pixart_sigma, sana, sd3
+from tiny_parts import DIM, VOCAB, byte_tokenizer, kl_vae, t5
 from transformers import (
     BertConfig,
     BertModel,

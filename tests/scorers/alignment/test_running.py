@@ -1,11 +1,7 @@
 """A whole run: what is refused before it, a kill in its middle, and more than one process."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,11 +21,11 @@ from cogguided.scorers.benchmark import Rating, read_ratings
 from cogguided.scorers.mllm.scorer import MLLMScorer
 
 CONFIG = AlignmentConfig(
-    loss="answers", rank=2, learning_rate=1e-2, vision_learning_rate=3e-3, max_steps=20, batch_size=4,
+    loss="answers", rank=2, learning_rate=1e-2, vision_learning_rate=3e-3, max_steps=10, batch_size=4,
     micro_batch=2, save_every=2, wordings=3, pixels=None, log_every=5, sample_prefix=True,
 )  # fmt: skip
 SETTINGS = {
-    **{"loss": "answers", "rank": 2, "learning_rate": 1e-2, "vision_learning_rate": 3e-3, "max_steps": 20},
+    **{"loss": "answers", "rank": 2, "learning_rate": 1e-2, "vision_learning_rate": 3e-3, "max_steps": 10},
     **{"batch_size": 4, "micro_batch": 2, "save_every": 2, "wordings": 3, "pixels": "null", "log_every": 5},
     "sample_prefix": "true",
 }
@@ -37,35 +33,26 @@ SETTINGS = {
 
 def command(model, table, output, *more, **changes):
     sets = [f"--set={name}={value}" for name, value in {**SETTINGS, **changes}.items()]
-    where = ["--model", str(model), "--data", str(table), "--output", str(output)]
-    return ["-m", "cogguided", "align", *where, *sets, *more]
+    return ["align", "--model", model, "--data", table, "--output", output, *sets, *more]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "adapter_model.safetensors")
 
 
-def environment():
-    return {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+TRAINER = ["cogguided.scorers.alignment.running", "trl"]
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(model_folder, table, tmp_path):
+def test_a_killed_run_goes_on_to_the_same_weights(model_folder, table, forks, tmp_path):
     """SIGKILL in the middle, with dropout, drawn wordings and drawn answers; the same to 1e-6."""
     model = model_folder("qwen2_5_vl")
     whole = align(model, table, tmp_path / "whole", CONFIG)
     output = tmp_path / "killed"
-    running = subprocess.Popen(
-        [sys.executable, *command(model, table, output)], env=environment(), stderr=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 120
-    while last_checkpoint(output) is None and running.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    running.send_signal(signal.SIGKILL)
-    _, err = running.communicate()
-    assert running.returncode == -signal.SIGKILL, err
+    killed = forks(command(model, table, output), tmp_path / "log", until=output / "checkpoint-4", modules=TRAINER)
+    assert killed.code == -signal.SIGKILL, killed.said
     reached = last_checkpoint(output)
     assert not (output / "adapter_model.safetensors").exists()
-    assert 2 <= int(reached.name.rpartition("-")[2]) < 20
+    assert 2 <= int(reached.name.rpartition("-")[2]) < 10
     written = (reached / "trainer_state.json").stat().st_mtime_ns
 
     with pytest.raises(InputError, match="not empty"):
@@ -76,25 +63,21 @@ def test_a_killed_run_goes_on_to_the_same_weights(model_folder, table, tmp_path)
     (output / "checkpoint-29").mkdir()
     resumed = align(model, table, output, replace(CONFIG, keep=20), resume=True)
     assert (reached / "trainer_state.json").stat().st_mtime_ns == written  # the steps before it are not done again
-    assert resumed.steps == whole.steps == 20
+    assert resumed.steps == whole.steps == 10
     assert resumed.history[0]["step"] == 5
     for name, expected in weights(tmp_path / "whole").items():
         torch.testing.assert_close(weights(output)[name], expected, atol=1e-6, rtol=0)
-    assert align(model, table, output, CONFIG, resume=True).steps == 20  # at its end: nothing is done again
+    assert align(model, table, output, CONFIG, resume=True).steps == 10  # at its end: nothing is done again
 
 
-def test_two_processes_do_what_one_does(model_folder, table, tmp_path):
+def test_two_processes_do_what_one_does(model_folder, table, forks, tmp_path):
     """The same losses to 1e-4 and the same weights to 2e-5 after five steps, and the same evaluation."""
     model = model_folder("gemma3")
     changes = {"max_steps": 5, "log_every": 1, "held_out": 0.3, "save_every": 5, "dropout": 0.0}
     single = align(model, table, tmp_path / "one", replace(CONFIG, **changes))
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    done = subprocess.run(
-        [*launch, *command(model, table, tmp_path / "two", "--json", **changes)],
-        env=environment(), capture_output=True, text=True, check=False, timeout=240,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    two = command(model, table, tmp_path / "two", "--json", **changes)
+    shared = forks(two, tmp_path / "log", processes=2, modules=TRAINER)
+    assert shared.code == 0, shared.said
     state = json.loads((tmp_path / "two/checkpoint-5/trainer_state.json").read_text())
     told = [entry["loss"] for entry in state["log_history"] if "loss" in entry]
     assert told == pytest.approx([e["loss"] for e in single.history if "loss" in e], abs=1e-4)
