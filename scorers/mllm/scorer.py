@@ -200,6 +200,18 @@ class MLLMScorer:
         model.to(device)
         return self
 
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Save the model whole (an adapter it was loaded with is in its weights), with processor and questions.
+
+        `cogguided.integrations.push_to_hub` publishes it, or an adapter alone, from its folder.
+
+        Executed in ``tests/integrations/test_hub.py``.
+        """
+        home, processor = Path(folder), self._core.processor
+        self._core.model.save_pretrained(home)
+        processor.save_pretrained(home)
+        self._core.facts.write(home)
+
     def __call__(self, images: ImageInput, prompts: Sequence[str] | None = None) -> Scores:
         """Score B images in the scorer's dimension; `prompts` are not looked at.
 
