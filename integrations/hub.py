@@ -13,7 +13,8 @@ from ..pipelines.cog_guided import CogGuidedPipeline
 from ..pipelines.publishing import stage_lora, stage_pipeline, write_pipeline_card
 from ..pipelines.settings import FILE
 from ..scorers.mllm.scorer import MLLMScorer
-from ..scorers.publishing import CardFacts, full_name, stage_judge, upload
+from ..scorers.publishing import CardFacts as CardFacts
+from ..scorers.publishing import full_name, stage_judge, upload
 
 
 def push_to_hub(

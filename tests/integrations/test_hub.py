@@ -11,8 +11,10 @@ from huggingface_hub.errors import HfHubHTTPError
 from PIL import Image
 from safetensors.torch import load_file
 from tiny_diffusion import CALL, tiny_pipeline
+from typer.testing import CliRunner
 
 from cogguided import BestOfN, CogGuidedPipeline, FakeScorer, FinetuneConfig, finetune, load_scorer
+from cogguided._cli.app import app
 from cogguided._errors import InputError, ModelError, RecordError
 from cogguided.integrations import CardFacts, push_to_hub, save_for_hub
 from cogguided.scorers.benchmark import Rating, score_items, write_report
@@ -180,6 +182,23 @@ def test_a_lora_is_published_and_plain_diffusers_loads_it(hub, lora_run):
     name = next(n for n in kept if n.endswith("lora_A.weight"))
     own = name.removeprefix("transformer.").replace("lora_A.weight", "lora_A.joyful.weight")
     torch.testing.assert_close(loaded[own], kept[name])
+
+
+def test_the_command_line_publishes(hub, tmp_path, lora_run, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    say = ["finetune", "push", str(lora_run.folder), "me/joyful", "--license", "mit", "--base-model", "owner/flux"]
+    done = CliRunner().invoke(app, [*say, "--to", str(tmp_path / "seen")], env={"COLUMNS": "200"})
+    assert done.exit_code == 0, done.output
+    assert "nothing was uploaded" in done.output
+    assert hub.asked == []
+    done = CliRunner().invoke(app, [*say, "--private", "--tag", "mine"], env={"COLUMNS": "200"})
+    assert done.exit_code == 0, done.output
+    assert "published: https://huggingface.co/me/joyful/commit/" in done.output
+    assert hub.private == {"me/joyful"}
+    assert "mine" in card_of(hub, "me/joyful").data.tags
+    done = CliRunner().invoke(app, ["align", "push", str(tmp_path), "me/judge"], env={"COLUMNS": "200"})
+    assert done.exit_code == 1
+    assert "neither an adapter" in done.output
 
 
 def test_text_that_a_person_wrote_is_kept(hub, tmp_path, lora_run):
