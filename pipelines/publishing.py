@@ -229,7 +229,8 @@ def describe_lora(
     maker, source = ("CogGuidedPipeline", "embedded") if base is None else ("DiffusionPipeline", base)
     package = "cogguided" if base is None else "diffusers"
     code = [f"from {package} import {maker}", "", f'pipe = {maker}.from_pretrained("{source}")']
-    code += [f'pipe.load_lora_weights("{name}")' if plain else f"# load_adapter of peft: {name}"]
+    peft = ["from peft import PeftModel", "", f'PeftModel.from_pretrained(pipe.transformer, "{name}")']
+    code += [f'pipe.load_lora_weights("{name}")'] if plain else ["", *peft]
     table = [
         [
             f"{kind} ({facts['target']})" if kind == TARGET else kind,

@@ -1,6 +1,7 @@
 """Published and had back: judges, guided pipelines and LoRAs, with a mocked transport only at the network's edge."""
 
 import json
+import shutil
 
 import huggingface_hub
 import numpy as np
@@ -182,6 +183,17 @@ def test_a_lora_is_published_and_plain_diffusers_loads_it(hub, lora_run):
     name = next(n for n in kept if n.endswith("lora_A.weight"))
     own = name.removeprefix("transformer.").replace("lora_A.weight", "lora_A.joyful.weight")
     torch.testing.assert_close(loaded[own], kept[name])
+
+
+def test_where_diffusers_loads_no_lora_it_is_published_for_peft(hub, tmp_path, lora_run):
+    shutil.copytree(lora_run.folder, tmp_path / "run")
+    (tmp_path / "run" / "pytorch_lora_weights.safetensors").rename(tmp_path / "run" / "adapter_model.safetensors")
+    (tmp_path / "run" / "adapter_config.json").write_text("{}")
+    card = save_for_hub(tmp_path / "run", tmp_path / "out", "me/pixart", CardFacts(base_model="owner/pixart"))
+    assert card.data.library_name == "peft"
+    assert 'PeftModel.from_pretrained(pipe.transformer, "me/pixart")' in card.text
+    written = {file.name for file in (tmp_path / "out").iterdir()}
+    assert {"adapter_model.safetensors", "adapter_config.json"} <= written
 
 
 def test_the_command_line_publishes(hub, tmp_path, lora_run, monkeypatch):
