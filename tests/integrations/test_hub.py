@@ -125,6 +125,10 @@ def test_a_whole_model_is_published_and_had_back(hub, tmp_path, pictures):
     data = card_of(hub, "me/whole").data
     assert (data.license, data.base_model, data.library_name) == ("apache-2.0", "owner/base", "transformers")
     assert data.eval_results is None
+    judge.push_to_hub("whole-too", CardFacts(license="apache-2.0", base_model="owner/base"), private=True, **TOKEN)
+    assert hub.private == {"me/whole-too"}
+    for file in ("config.json", "model.safetensors", "cogguided_scorer.json"):
+        assert hub.repos["me/whole-too"][file] == hub.repos["me/whole"][file]
     back = load_scorer("me/whole", dimension="memorability", min_mass=0.0)
     assert judge(pictures[:1]).valid.all()
     assert back.facts.dimensions["memorability"].question == "m?"
