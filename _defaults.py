@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+EMBEDDED = Path(__file__).resolve().parent / "pipelines" / "embedded" / "weights"
+"""Folder of the model that ships with the package."""
+
 AUTO = "auto"
 SEARCHES = (AUTO, "best_of_n", "joint", "drafts", "halving", "fk", "noise", "gradient")
 """Names that come with the package, as `registry.GUIDANCE` has them."""

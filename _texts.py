@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import html
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +113,17 @@ def cell(text: str) -> str:
 
 def _spelt_out(found: re.Match[str]) -> str:
     return found[0].encode("unicode_escape").decode()
+
+
+def html_table(head: Sequence[str], rows: Sequence[Sequence[object]], most: int = 20) -> str:
+    """Write a table for a notebook: floats in three decimals, None as nothing, the first `most` rows.
+
+    >>> html_table(["score"], [[0.25], [None]], most=1)
+    '<table><tr><th>score</th></tr><tr><td>0.250</td></tr></table><p>1 of 2 rows</p>'
+    """
+    lines = ["".join(f"<th>{html.escape(name)}</th>" for name in head)]
+    for row in rows[:most]:
+        cells = ["" if v is None else f"{v:.3f}" if isinstance(v, float) else str(v) for v in row]
+        lines.append("".join(f"<td>{html.escape(visible(cell))}</td>" for cell in cells))
+    left_out = f"<p>{most} of {len(rows)} rows</p>" if len(rows) > most else ""
+    return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>{left_out}"

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from .._errors import InputError, unknown_name
 from .console import err, friendly, hold, out
+from .finetune import push
 from .options import meanings, read_dtype, read_values
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ accelerate launch --num_processes 4 -m cogguided align --model ... --data ... --
 
 cogguided align merge runs/aligned runs/plain
 
+cogguided align push runs/aligned me/judge --license apache-2.0 --benchmark runs/bench
+
 [bold]Settings[/] not named here are given with --set; cogguided align settings lists them all.
 
 [bold]Data[/]: a dataset on the Hub, parquet, the official CogIP-Bench files, or your own CSV or JSONL with
@@ -43,6 +46,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
 def register(parent: typer.Typer) -> None:
     """Add the command, with the commands below it, to an app."""
+    app.command()(push)
     parent.add_typer(app, name="align")
 
 

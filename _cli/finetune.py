@@ -30,6 +30,8 @@ cogguided finetune --model ... --target ... --prompts ... --output runs/sdxl --r
 
 accelerate launch --num_processes 2 -m cogguided finetune --model ... --target ... --prompts ... --output ...
 
+cogguided finetune push runs/joyful me/joyful --license mit
+
 [bold]Use[/]: pipe.load_lora_weights("runs/joyful") in plain diffusers.
 
 [bold]Settings[/] not named here are given with --set; cogguided finetune settings lists them all."""
@@ -158,6 +160,46 @@ def finetune(
         err.print("interrupted: the same command with --resume goes on from the last round", style="yellow")
         raise typer.Exit(130) from None
     print_result(result, as_json)
+
+
+@app.command()
+@friendly
+def push(
+    folder: Annotated[Path, typer.Argument(help="Of a finished run.")],
+    name: Annotated[str, typer.Argument(help="OWNER/NAME on the Hub; made unless it is there.")],
+    license_: Annotated[
+        str | None, typer.Option("--license", help="As the Hub calls it, such as apache-2.0; default: the folder's.")
+    ] = None,
+    base_model: Annotated[
+        str | None, typer.Option(help="OWNER/NAME of the base, where the folder does not name one of the Hub.")
+    ] = None,
+    dataset: Annotated[list[str] | None, typer.Option(help="Hub name of data it learned from; repeatable.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="A further tag; repeatable.")] = None,
+    benchmark: Annotated[
+        Path | None, typer.Option(help="Of a judge: its run of cogguided bench, for figures with intervals.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    pull_request: Annotated[bool, typer.Option("--pull-request", help="Open one in place of a commit.")] = False,
+    to: Annotated[
+        Path | None, typer.Option(help="Only write what would be uploaded into this new folder, to look at it.")
+    ] = None,
+) -> None:
+    """Publish a run on the Hugging Face Hub with a model card: an adapter or model of align, a LoRA of finetune.
+
+    The token is that of `hf auth login`, or HF_TOKEN. A card there whose text was changed keeps its text.
+    """
+    silence_libraries()
+    from ..integrations.hub import CardFacts, push_to_hub, save_for_hub
+
+    card = CardFacts(license=license_, base_model=base_model, datasets=dataset or (), tags=tag or ())
+    if to is not None:
+        save_for_hub(folder, to, name, card, benchmark=benchmark)
+        out.print(f"written to {to}; nothing was uploaded", highlight=False, soft_wrap=True)
+        return
+    made = push_to_hub(
+        folder, name, card, benchmark=benchmark, private=private or None, create_pr=pull_request
+    )
+    out.print(f"published: {made.pr_url or made.commit_url}", highlight=False, soft_wrap=True)
 
 
 @app.command()

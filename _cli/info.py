@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+import warnings
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +22,7 @@ EXTRAS = {
     "train": "aligning an MLLM by reward; TensorBoard; ratings from the Hub",
     "wandb": "reports of an alignment to Weights & Biases",
     "quantized": "aligning an MLLM whose frozen weights have 8 or 4 bits",
-    "xformers": "memory-efficient attention on older GPUs",
+    "xformers": "memory-efficient attention on CUDA GPUs, back-end xformers",
     "resmem": "ResMem, a judge of memorability; non-commercial licence, 0.5 GB",
     "iqa": "metrics of image quality by pyiqa (MUSIQ, NIMA, TOPIQ, ...); non-commercial licence",
     "torchmetrics": "scorers as torchmetrics metrics",
@@ -75,16 +76,61 @@ def devices() -> list[str]:
     return [*found, f"cpu ({torch.get_num_threads()} threads)"]
 
 
+def attention_backends(device: str | None = None) -> dict[str, str | None]:
+    """Return every attention back-end of the installed diffusers, and why it does not work here; None: it does.
+
+    A denoiser that is a transformer takes one by `pipe.transformer.set_attention_backend(name)`.
+
+    Args:
+        device: where; default: the GPU if there is one.
+
+    >>> attention_backends("cpu")["native"] is None
+    True
+    """
+    import torch
+    from diffusers.models.attention_dispatch import AttentionBackendName
+
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return {backend.value: _why_not(backend, place) for backend in AttentionBackendName}
+
+
+def _why_not(backend: Any, device: str) -> str | None:
+    import torch
+    from diffusers.models import attention_dispatch
+
+    try:
+        attention_dispatch._check_attention_backend_requirements(backend)
+    except RuntimeError as error:
+        found = re.search(r"[Pp]lease (?:install it with )?(.+?)\.?$", str(error))
+        return found[1].replace("`", "") if found else str(error)
+    if "_HUB" in backend.name:
+        return "fetches its kernel from the Hub when it is first used, so it is not tried here"
+    if backend.name == "FLEX":  # takes seconds to compile: its package is looked for only
+        return None
+    kinds = [torch.float32] if device == "cpu" else [torch.float16, torch.bfloat16]
+    for kind in kinds:
+        query = torch.ones(1, 64, 2, 64, device=device, dtype=kind)
+        try:
+            with warnings.catch_warnings(), torch.no_grad():
+                warnings.simplefilter("ignore")  # of kernels that are tried in vain
+                attention_dispatch.dispatch_attention_fn(query, query, query, backend=backend)
+            return None
+        except (RuntimeError, ValueError, NotImplementedError, TypeError, ImportError, AssertionError):
+            continue
+    return f"has no kernel for {device}"
+
+
 def environment() -> dict[str, Any]:
     """Return all of it in JSON's types.
 
     >>> sorted(environment())
-    ['devices', 'extras', 'packages', 'versions']
+    ['attention', 'devices', 'extras', 'packages', 'versions']
     """
     return {
         "versions": {"cogguided": __version__, "python": platform.python_version()},
         "packages": {name: installed(name) for name in PACKAGES},
         "devices": devices(),
+        "attention": attention_backends(),
         "extras": {
             extra: {"adds": what, "packages": {name: installed(name) for name in extra_packages(extra)}}
             for extra, what in EXTRAS.items()
@@ -142,7 +188,7 @@ def check_scorer(
 
 @friendly
 def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Show versions, devices, what is installed and what each extra would add."""
+    """Show versions, devices, attention back-ends, what is installed and what each extra would add."""
     facts = environment()
     if as_json:
         out.print_json(data=facts)
@@ -152,6 +198,13 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
         table.add_row(name, number or "not installed")
     out.print(table)
     out.print("devices: " + ", ".join(facts["devices"]), highlight=False)
+    table = Table("attention back-ends of diffusers", "here")
+    reasons: dict[str | None, list[str]] = {None: []}
+    for name, why in facts["attention"].items():
+        reasons.setdefault(why, []).append(name)
+    for why, names in reasons.items():
+        table.add_row(", ".join(names), why or "work: pipe.transformer.set_attention_backend(NAME)")
+    out.print(table)
     table = narrow_table("extra", "installed", last="adds, and what it brings")
     for name, extra in facts["extras"].items():
         present = bool(extra["packages"]) and None not in extra["packages"].values()

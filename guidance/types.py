@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -71,6 +72,12 @@ class Candidate:
     batch: dict[str, Any] = field(default_factory=dict)
     finished: bool = True
     held_back: str | None = None
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows: the image."""
+        file = io.BytesIO()
+        self.image.save(file, "PNG")
+        return file.getvalue()
 
     @property
     def base_output(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
+    "CardFacts": "hub",
     "CogGuidedBlock": "modular",
     "CogScore": "metrics",
     "RerankBlock": "modular",
@@ -20,6 +21,8 @@ _HOME = {
     "as_reward": "rewards",
     "as_trl_reward": "rewards",
     "cog_score": "metrics",
+    "push_to_hub": "hub",
+    "save_for_hub": "hub",
     "score_dataset": "datasets",
 }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,11 +25,12 @@ from .ending import checked_output, nothing_lost, truncation_noted
 from .loading import load_base
 from .locking import one_at_a_time
 from .output import CogGuidedOutput
+from .publishing import Published
 from .records.record import describe_call, describe_pipeline
-from .settings import FILE, ScorerSpec, Settings, override, read_settings
+from .settings import ScorerSpec, Settings, override, read_settings
 
 
-class CogGuidedPipeline(DiffusionPipeline):
+class CogGuidedPipeline(Published):
     """Any diffusers text-to-image pipeline, steered by a target.
 
     An instance is a view of a base pipeline: its class is made on the fly from this one and the base's own,
@@ -250,22 +250,6 @@ class CogGuidedPipeline(DiffusionPipeline):
                 self._settings = override(saved, own.target, own.scorer, own.guidance or None)
 
         self.__dict__["register_to_config"] = register_to_config
-
-    def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
-        """Save the base pipeline as diffusers does, and target, scorer and guidance in `cogguided.json`.
-
-        Raises:
-            InputError: the target, scorer or guidance is an object which cannot be loaded by a name.
-        """
-        facts = self._settings.to_dict()
-        if ACTIVE in self.__dict__:
-            raise InputError(
-                "save_pretrained: a text encoder is swapped in; bake() the swap to save it as it is now, or unswap()"
-            )
-        Path(save_directory).mkdir(parents=True, exist_ok=True)
-        # first of all, so that it goes along when push_to_hub uploads the folder
-        (Path(save_directory) / FILE).write_text(json.dumps(facts, indent=2) + "\n", "utf-8")
-        super().save_pretrained(save_directory, *args, **kwargs)
 
     @one_at_a_time
     def __call__(

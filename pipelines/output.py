@@ -36,7 +36,7 @@ SHEET = "contact_sheet.png"
 logger = logging.getLogger("cogguided")
 
 
-@dataclass
+@dataclass(repr=False)
 class CogGuidedOutput(BaseOutput):
     """The images of a call and all that is known of how they came about.
 
@@ -76,6 +76,14 @@ class CogGuidedOutput(BaseOutput):
             nfe=run.nfe,
             facts={**facts, **({"guidance": to_json(run.facts)} if run.facts else {})},
             trace=list(trace),
+        )
+
+    def __repr__(self) -> str:
+        """Say what there is in one line: prompts, seeds and scores are in `table()` and `candidates`."""
+        ended = ", interrupted" if self.interrupted else ""
+        return (
+            f"CogGuidedOutput({len(self.images)} images, of {len(self.candidates)} candidates in {self.seconds:.1f} s"
+            f"{ended}; scores={self.scores[:4]}{'...' if len(self.scores) > 4 else ''}, {len(self.notes)} notes)"
         )
 
     @property
@@ -121,12 +129,17 @@ class CogGuidedOutput(BaseOutput):
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the contact sheet with scores, and the notes."""
-        file = io.BytesIO()
-        if self.candidates:
-            contact_sheet(self.candidates, prompts=self.facts["call"]["prompts"]).save(file, "PNG")
-        sheet = base64.b64encode(file.getvalue()).decode()
+        sheet = base64.b64encode(self._repr_png_() or b"").decode()
         notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
         return f'<img alt="contact sheet" src="data:image/png;base64,{sheet}"><ul>{notes}</ul>'
+
+    def _repr_png_(self) -> bytes | None:
+        """What shows pictures only, such as a notebook made into a PDF: the contact sheet."""
+        if not self.candidates:
+            return None
+        file = io.BytesIO()
+        contact_sheet(self.candidates, prompts=self.facts["call"]["prompts"]).save(file, "PNG")
+        return file.getvalue()
 
     def _note_undrawable(self) -> None:
         """Say once which characters the contact sheet shows as boxes."""

@@ -15,6 +15,7 @@ from PIL import Image
 from typing_extensions import Self
 
 from .._errors import InputError
+from .._texts import html_table
 
 ImageInput: TypeAlias = Sequence[Image.Image | str | Path] | torch.Tensor
 """A list of PIL images or paths, or a float tensor (B, 3, H, W), RGB, in [0, 1]."""
@@ -126,6 +127,15 @@ class Scores:
     def __len__(self) -> int:
         """Number of images, valid or not."""
         return len(self.values)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row an image."""
+        columns = {
+            "image": list(range(len(self))), "score": self.values.tolist(),
+            "±": None if self.std is None else self.std.tolist(), "label": self.labels, "why not": self.errors,
+        }  # fmt: skip
+        shown = {name: column for name, column in columns.items() if column and any(v is not None for v in column)}
+        return html_table(list(shown), list(zip(*shown.values(), strict=True)))
 
     @property
     def num_invalid(self) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from .._defaults import EMBEDDED as EMBEDDED
 from .._errors import InputError, ModelError, unknown_name
 from .base import Scorer
 from .dimensions import DIMENSIONS
@@ -19,8 +20,6 @@ from .judges import JUDGES, ScorerInfo
 from .mllm.options import MAX_NEW_TOKENS, MIN_MASS
 
 ENTRY_POINT_GROUP = "cogguided.scorers"
-EMBEDDED = Path(__file__).resolve().parent.parent / "pipelines" / "embedded" / "weights"
-"""Folder of the model that ships with the package."""
 
 Factory = Callable[..., Scorer]
 

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import torch
 
 from .._errors import InputError
+from .._texts import html_table
 from .base import DimensionScorer, ImageInput, Scorer, Scores
 from .dimensions import DIMENSIONS
 from .registry import load_scorer
@@ -45,6 +46,12 @@ class TargetScores:
     valid: torch.Tensor
     terms: dict[str, Scores]
     errors: list[str | None]
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row an image, with the total and each term in its own range."""
+        terms = [scores.values.tolist() for scores in self.terms.values()]
+        rows = list(zip(range(len(self.total)), self.total.tolist(), *terms, self.errors, strict=True))
+        return html_table(["image", "total", *self.terms, "why not"], rows)
 
 
 class Target:

@@ -233,4 +233,52 @@ FAULTS = (
         "ties += 1\n", "ties += 1\n                per_pair.setdefault(pair, []).append(0)\n",
         "pipelines/test_study.py", first="voting_page",
     ),
+    # ------------------------------------------------------------------ integrations
+    Fault(
+        "an adapter on the Hub is taken for a plain model", "scorers/mllm/checkpoints.py",
+        "if adapter is None and hub_file(model, ADAPTER_FILE) is not None:",
+        "if adapter is None and (Path(model) / ADAPTER_FILE).is_file():", "integrations/test_hub.py",
+    ),
+    Fault(
+        "a published model's questions stay behind", "scorers/publishing/judges.py",
+        "    facts.write(target)\n", "", "integrations/test_hub.py",
+    ),
+    Fault(
+        "folders of one's machine are published", "scorers/publishing/judges.py",
+        "(ADAPTER_FILE, FACTS_FILE, RECORD)", "(ADAPTER_FILE, FACTS_FILE)", "integrations/test_hub.py",
+    ),
+    Fault(
+        "the figures of another judge are published", "scorers/publishing/judges.py",
+        "and of and digest not in of", "and not of", "integrations/test_hub.py",
+    ),
+    Fault(
+        "intervals lack their upper end", "scorers/publishing/cards.py",
+        "[round(end, 6) for end in interval]", "[round(interval[0], 6)] * 2", "integrations/test_hub.py",
+    ),
+    Fault(
+        "the Hub is not asked about the card", "scorers/publishing/uploading.py",
+        "card.validate()", "pass", "integrations/test_hub.py",
+    ),
+    Fault(
+        "a text that a person wrote is overwritten", "scorers/publishing/uploading.py",
+        "if MARK in before.content", "if True", "integrations/test_hub.py",
+    ),
+    Fault(
+        "a LoRA's change is its value after", "pipelines/publishing.py",
+        "interval(saved.values[name] - before.values[name])", "interval(saved.values[name])",
+        "integrations/test_hub.py",
+    ),
+    Fault(
+        "a saved block forgets its target", "integrations/modular.py",
+        '"target": target, "n": self.n', '"target": "fake", "n": self.n', "integrations/test_modular.py",
+    ),
+    Fault(
+        "a judge is copied with its block", "integrations/modular.py",
+        "memo[id(self.target)], memo[id(self._target_given)] = self.target, self._target_given", "pass",
+        "integrations/test_modular.py",
+    ),
+    Fault(
+        "back-ends without a kernel are said to work", "_cli/info.py",
+        'return f"has no kernel for {device}"', "return None", "pipelines/test_attention.py",
+    ),
 )  # fmt: skip

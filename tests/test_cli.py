@@ -319,6 +319,8 @@ def test_info():
     facts = json.loads(call("info", "--json").stdout)
     assert facts["extras"]["embedded"]["packages"].keys() == {"resvg_py", "scipy"}
     assert facts["packages"]["torch"]
+    assert facts["attention"]["native"] is None
+    assert "flash-attn" in facts["attention"]["flash"]
 
 
 def test_info_describes_every_extra():

@@ -181,6 +181,24 @@ def load_checkpoint(folder: Path) -> tuple[State, dict[str, dict[str, Tensor]]] 
     return None
 
 
+def read_state(folder: Path) -> State | None:
+    """Read where a run stands, without its tensors; None where it has no checkpoint.
+
+    Raises:
+        RecordError: it cannot be read.
+
+    >>> read_state(Path("no/such/folder")) is None
+    True
+    """
+    newest = max((folder / CHECKPOINTS).glob("round-*"), default=None)
+    if newest is None:
+        return None
+    try:
+        return State.from_dict(read_json(newest / "state.json"))
+    except (TypeError, KeyError) as error:
+        raise RecordError(f"{newest}/state.json: cannot be read ({error})") from error
+
+
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:
     """Return the state of an optimiser as tensors by parameter name."""
     state = optimizer.state_dict()["state"]

@@ -10,7 +10,7 @@ from ..._errors import InputError, UnknownNameError
 from ..._version import __version__
 from ..base import Scorer
 from ..dimensions import DIMENSIONS
-from ..mllm.checkpoints import FACTS_FILE, ScorerFacts
+from ..mllm.checkpoints import FACTS_FILE, ScorerFacts, hub_file
 from ..ratings.reading import Rating, read_ratings, read_scores
 from ..registry import EMBEDDED, list_scorers, load_scorer, scorer_arguments
 from .folder import folder_digest
@@ -107,8 +107,9 @@ def first_dimension(scorer: str, given: Mapping[str, Any], ratings: Sequence[Rat
     """
     in_data = list(dict.fromkeys(rating.dimension for rating in ratings))
     for folder in (given.get("adapter"), scorer):
-        if folder is not None and (Path(folder) / FACTS_FILE).is_file():
-            known = ScorerFacts.read(Path(folder)).dimensions
+        file = None if folder is None else hub_file(folder, FACTS_FILE)
+        if file is not None:
+            known = ScorerFacts.read(file.parent).dimensions
             if not any(name in known for name in in_data):
                 raise InputError(f"{folder} knows {', '.join(known)}; the data have {', '.join(in_data)}")
             return next(name for name in in_data if name in known)

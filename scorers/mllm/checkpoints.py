@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from huggingface_hub import snapshot_download
+from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub.errors import EntryNotFoundError
 from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
@@ -20,11 +21,13 @@ from transformers import (
     ProcessorMixin,
 )
 
+from ..._defaults import EMBEDDED
 from ..._errors import InputError, ModelError, missing_extra
 from ..dimensions import DIMENSIONS, Dimension, dimension
 from ..folders import PROCESSOR_FILES, home_of
 
 FACTS_FILE = "cogguided_scorer.json"
+ADAPTER_FILE = "adapter_config.json"
 
 
 @dataclass(frozen=True)
@@ -110,9 +113,9 @@ def load_checkpoint(
 ) -> tuple[PreTrainedModel, ProcessorMixin, ScorerFacts]:
     """Load model, processor and facts; weights from safetensors only.
 
-    `model` may itself be an adapter folder: it names its base. An adapter is merged into the weights, modules
-    that it saved in full included. Processor and facts come from the adapter's folder where it has them.
-    The device defaults to the GPU if there is one, the type to float32 on a CPU and bfloat16 elsewhere.
+    `model` may itself be an adapter, a folder or on the hub: it names its base. An adapter is merged into the
+    weights, modules that it saved in full included. Processor and facts come from the adapter's folder where it has
+    them. The device defaults to the GPU if there is one, the type to float32 on a CPU and bfloat16 elsewhere.
     `bits`: weights in 8 or 4 bits, on a GPU; an adapter cannot be merged into these.
 
     Raises:
@@ -121,8 +124,9 @@ def load_checkpoint(
 
     Executed examples are in ``tests/scorers/test_checkpoints.py``.
     """
-    if adapter is None and (Path(model) / "adapter_config.json").is_file():
-        model, adapter = base_of(Path(model)), model
+    if adapter is None and hub_file(model, ADAPTER_FILE) is not None:
+        adapter = local_adapter(model)
+        model = base_of(adapter)
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     kind = dtype or (torch.float32 if place.type == "cpu" else torch.bfloat16)
     if bits is not None and adapter is not None:
@@ -136,7 +140,8 @@ def load_checkpoint(
         homes.insert(0, local_adapter(adapter))
         loaded = _merge_adapter(loaded, homes[0])
     processor = load_processor(homes, str(model), trust_remote_code)
-    facts = ScorerFacts.read(next((home for home in homes if (home / FACTS_FILE).is_file()), homes[0]))
+    told = next((file for file in (hub_file(home, FACTS_FILE) for home in (adapter, model) if home) if file), None)
+    facts = ScorerFacts.read(homes[0] if told is None else told.parent)
     ready: Any = loaded.eval().requires_grad_(False)
     return ready if bits is not None else ready.to(place), processor, facts
 
@@ -168,20 +173,40 @@ def few_bits(bits: int | None, dtype: torch.dtype, skipped: Sequence[str] = ("lm
     )
 
 
+def hub_file(model: str | Path, name: str) -> Path | None:
+    """Return a small file of a folder or hub repository, fetched if need be; None where there is none.
+
+    >>> hub_file("no/such/folder", "config.json") is None
+    True
+    """
+    if Path(model).is_dir():
+        found = Path(model) / name
+        return found if found.is_file() else None
+    if str(model).count("/") != 1 or str(model).startswith((".", "/", "~")):
+        return None
+    try:
+        return Path(hf_hub_download(str(model), name))
+    except (OSError, ValueError, EntryNotFoundError):
+        # no such file, repository or network: loading the weights says what is wrong
+        return None
+
+
 def base_of(adapter: Path) -> str | Path:
-    """Folder or hub name of the model that an adapter folder belongs to.
+    """Folder or hub name of the model that an adapter folder belongs to; "embedded" is the one of the package.
 
     Raises:
         ModelError: it names none, or a folder that is not there.
 
     Executed examples are in ``tests/scorers/test_checkpoints.py``.
     """
-    config: dict[str, Any] = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    config: dict[str, Any] = json.loads((adapter / ADAPTER_FILE).read_text(encoding="utf-8"))
     base = str(config.get("base_model_name_or_path") or "")
     if not base:
         raise ModelError(
             f"{adapter}/adapter_config.json names no base_model_name_or_path: pass model=... too"
         )
+    if base == "embedded":
+        return EMBEDDED / "text_encoder"
     beside = adapter / base
     if beside.is_dir():
         return beside.resolve()

@@ -7,11 +7,13 @@ likeliest text, parsed strictly.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from huggingface_hub import CommitInfo
 from PIL import Image
 from tqdm import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
@@ -29,6 +31,9 @@ from .gradients import attach_gradient
 from .options import MAX_NEW_TOKENS, MIN_MASS, READOUTS, Option, ReadOptions
 from .prompting import stop_tokens
 from .readout import AnswerSearch
+
+if TYPE_CHECKING:
+    from ..publishing import CardFacts
 
 Searches = dict[str, list[AnswerSearch]]
 """By dimension, the finished search of each image."""
@@ -199,6 +204,39 @@ class MLLMScorer:
         model: Any = self._core.model
         model.to(device)
         return self
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Save the model whole (an adapter it was loaded with is in its weights), with processor and questions.
+
+        Executed in ``tests/integrations/test_hub.py``.
+        """
+        home, processor = Path(folder), self._core.processor
+        self._core.model.save_pretrained(home)
+        processor.save_pretrained(home)
+        self._core.facts.write(home)
+
+    def push_to_hub(
+        self, repo_id: str, card: CardFacts | None = None, *, private: bool | None = None, token: str | None = None
+    ) -> CommitInfo:
+        """Upload the model whole, with processor, questions and a model card, to the Hugging Face Hub.
+
+        `MLLMScorer.from_pretrained(repo_id)` has it back. `cogguided.integrations.push_to_hub` takes folders too, and
+        of one with an adapter uploads that alone.
+
+        Raises:
+            InputError: no name of a repository, or the Hub does not accept the card.
+            HfHubHTTPError: the Hub says no (all of `huggingface_hub`'s own).
+
+        Executed in ``tests/integrations/test_hub.py``.
+        """
+        from ..publishing import CardFacts, full_name, stage_judge, upload
+
+        name = full_name(repo_id, token)
+        with tempfile.TemporaryDirectory() as place:
+            saved, staged = Path(place) / "saved", Path(place) / "staged"
+            self.save_pretrained(saved)
+            stage_judge(saved, staged, name, card or CardFacts(), link=True)
+            return upload(staged, name, private=private, token=token)
 
     def __call__(self, images: ImageInput, prompts: Sequence[str] | None = None) -> Scores:
         """Score B images in the scorer's dimension; `prompts` are not looked at.

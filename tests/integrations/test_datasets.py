@@ -33,22 +33,44 @@ def test_what_has_no_score_keeps_its_row_and_reason():
     assert scored[0]["score_error"] == "light: no-such.png: no such file"
 
 
-def test_a_webdataset_tar_is_read_as_a_stream(tmp_path):
-    with tarfile.open(tmp_path / "a.tar", "w") as tar:
-        for i, image in enumerate(shades(4)):
+def shard(path, images):
+    """A tar of WebDataset: an image and a caption for each key."""
+    with tarfile.open(path, "w") as tar:
+        for i, image in enumerate(images):
             file = io.BytesIO()
             image.save(file, "PNG")
-            member = tarfile.TarInfo(f"{i:04d}.png")
-            member.size = file.tell()
-            file.seek(0)
-            tar.addfile(member, file)
-    files = {"train": str(tmp_path / "a.tar")}
+            for ending, data in (("png", file.getvalue()), ("txt", b"a shade")):
+                member = tarfile.TarInfo(f"{i:04d}.{ending}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    return str(path)
+
+
+def test_webdataset_tars_are_read_as_a_stream(tmp_path):
+    files = {"train": [shard(tmp_path / "a.tar", shades(4)), shard(tmp_path / "b.tar", shades(2))]}
     stream = load_dataset("webdataset", data_files=files, split="train", streaming=True, cache_dir=str(tmp_path))
     scorer = FakeScorer("light")
     rows = iter(score_dataset(stream, scorer, column="png", batch_size=1))
     assert next(rows)["light"] == pytest.approx(0.0)
     assert scorer.num_scored < 4, "no more than is asked for"
-    assert [row["light"] for row in rows] == pytest.approx([0.2, 0.4, 0.6])
+    assert [row["light"] for row in rows] == pytest.approx([0.2, 0.4, 0.6, 0.0, 0.2])
+    captioned = score_dataset(stream, FakeScorer("said", needs_prompt=True), column="png", prompts="txt")
+    assert len(list(captioned)) == 6
+
+
+@pytest.mark.slow  # needs the package webdataset, which leaves it to the garbage collector to close its tars
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_pipeline_of_webdataset_itself_is_a_stream_too(tmp_path):
+    import webdataset
+    from datasets import IterableDataset
+
+    tars = [shard(tmp_path / "a.tar", shades(3))]
+    tar = webdataset.WebDataset(tars, shardshuffle=False).decode("pil")
+    stream = IterableDataset.from_generator(lambda: ({"png": row["png"]} for row in tar))
+    assert [row["light"] for row in score_dataset(stream, FakeScorer("light"), column="png")] == pytest.approx(
+        [0.0, 0.2, 0.4]
+    )
 
 
 def test_what_cannot_be_scored_is_refused():

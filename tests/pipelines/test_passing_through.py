@@ -107,14 +107,6 @@ def test_lora(own, tmp_path):
     assert same(own("a cat", seed=0, **SD).images[0], before.images[0])
 
 
-def test_attention_backends():
-    pipe = CogGuidedPipeline.from_pipe(tiny_pipeline("qwen_image"))
-    expected = pipe("a cat", seed=0, **CALL["qwen_image"]).images[0]
-    pipe.transformer.set_attention_backend("native")
-    assert same(pipe("a cat", seed=0, **CALL["qwen_image"]).images[0], expected)
-    pipe.transformer.reset_attention_backend()
-
-
 def test_attention_slicing_and_vae_tiling(own):
     expected = own("a cat", seed=0, **SD).images[0]
     own.enable_attention_slicing()
