@@ -108,11 +108,13 @@ def load_painter(
 ) -> CogGuidedPipeline:
     """Load the pipeline that draws, guided by the target, or by the first score of the judge."""
     from ...pipelines import CogGuidedPipeline
-    from ...scorers import load_scorer
+    from ...scorers import DIMENSIONS, load_scorer
 
-    if target is None:
-        target = next(iter(load_judge(scorer, dimension, "cpu").weights))
     loaded = None if scorer is None else load_scorer(scorer)
+    if target is None and loaded is not None and dimension is None:
+        target = loaded.name
+    elif target is None:
+        target = next(iter(DIMENSIONS)) if dimension in (None, "all") else (dimension or "").split(",")[0].strip()
     pipe: CogGuidedPipeline = CogGuidedPipeline.from_pretrained(
         model, target=target, scorer=loaded, dtype=read_dtype(dtype)
     )

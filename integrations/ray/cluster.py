@@ -235,6 +235,7 @@ def map_blocks(
     context = data.DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
+    tally = ray.remote(Tally).options(num_cpus=0).remote()
     talk = logging.getLogger("ray.data")
     level = talk.level
     talk.setLevel(logging.CRITICAL)
@@ -242,7 +243,7 @@ def map_blocks(
         with data.DataContext.current(context):
             made = data.from_arrow_refs(refs).map_batches(
                 BlockActor,
-                fn_constructor_args=(kind, arguments, ray.remote(Tally).options(num_cpus=0).remote()),
+                fn_constructor_args=(kind, arguments, tally),
                 batch_size=rows,
                 batch_format="pyarrow",
                 compute=data.ActorPoolStrategy(size=min(workers.count, blocks_there)),
@@ -255,6 +256,7 @@ def map_blocks(
         raise ScoringError(f"a Ray worker failed: {_first_line(error)}") from error
     finally:
         talk.setLevel(level)
+        ray.kill(tally)
 
 
 class Tally:

@@ -4,6 +4,9 @@ import base64
 import io
 import os
 import re
+import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -55,8 +58,9 @@ def test_what_workers_cannot_be_given_is_refused_at_once():
 @pytest.fixture(scope="module")
 def here(tmp_path_factory):
     """A Ray of two cores, that all tests share; its workers come and go."""
-    ray = pytest.importorskip("ray", reason="the extra ray is not installed")
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_AUTO_CONNECT": "0"}
+    import ray
+
     ray.init(num_cpus=2, object_store_memory=200 * 2**20, include_dashboard=False, log_to_driver=False)
     yield ray
     ray.shutdown()
@@ -314,13 +318,54 @@ def from_png(text):
     return Image.open(io.BytesIO(base64.b64decode(text))).tobytes()
 
 
+# ---------------------------------------------------------------------- commands of their own
+
+
+def command(*arguments):
+    env = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
+    call = [sys.executable, "-m", "cogguided", *map(str, arguments)]
+    return subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+
+
+@pytest.mark.slow
+def test_serve_makes_a_token_answers_and_ends_by_sigterm(tmp_path):
+    token = tmp_path / "secret/token"
+    with command("serve", "--scorer", "fake", "--port", 0, "--token-file", token) as process:
+        line = process.stdout.readline()
+        url = re.search(r"http://127\.0\.0\.1:\d+", line)
+        assert url, line + process.stderr.read()
+        scorer = load_scorer(f"remote:{url[0]}", token_file=token)
+        torch.testing.assert_close(scorer(PICTURES).values, FakeScorer()(PICTURES).values, atol=1e-6, rtol=0)
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate(timeout=120)[1]
+        assert process.returncode == 0, said
+    assert token.read_text().strip() in said
+
+
+@pytest.mark.slow
+def test_score_on_ray_ends_by_sigterm_with_what_was_scored(tmp_path):
+    for i in range(1500):
+        Image.new("RGB", (256, 256), (i % 256, 40, 90)).save(tmp_path / f"{i:04}.bmp")
+    out = tmp_path / "scores.jsonl"
+    with command("score", tmp_path, "--scorer", "clip", "--prompt", "a", "--out", out, "--ray", "local") as process:
+        while not (out.exists() and out.stat().st_size):
+            time.sleep(0.2)
+            assert process.poll() is None, process.stderr.read()
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate(timeout=120)[1]
+        assert process.returncode == 143, said
+    kept = len(out.read_text().splitlines())
+    assert 0 < kept < 1500
+    assert f"interrupted: the scores of {kept} files are kept" in said
+
+
 # ---------------------------------------------------------------------- a cluster
 
 
 @pytest.mark.slow
 def test_a_cluster_of_two_nodes_of_which_one_is_lost(pictures, tmp_path):
     """Last, as it is a Ray of its own: workers on both nodes; one goes away in the middle, and nothing is lost."""
-    ray = pytest.importorskip("ray", reason="the extra ray is not installed")
+    import ray
     from ray.cluster_utils import Cluster
 
     ray.shutdown()
