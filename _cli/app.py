@@ -14,6 +14,7 @@ import typer
 from .._version import __version__
 from . import align, bench, finetune, generate, info, replay, score, study
 from .console import Debug, out
+from .service import serve
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -40,7 +41,7 @@ def options(
     logging.basicConfig(format="note: %(message)s", level=logging.WARNING)
 
 
-for command in (generate, score, replay, info, bench, align, finetune, study):
+for command in (generate, score, serve, replay, info, bench, align, finetune, study):
     command.register(app)
 
 

@@ -20,9 +20,20 @@ from .._defaults import AUTO, DEFAULT_N, DRAFT_STEPS, FEW_STEPS_N, OTHERWISE_N, 
 from .._errors import GenerationError, RecordError
 from .claiming import free_name
 from .console import INTERRUPTED, err, friendly, hold, out
-from .options import place, read_dtype, read_prompts, read_size, read_values, silence_libraries
+from .options import (
+    GPUS,
+    RAY,
+    WORKERS,
+    Asked,
+    read_prompts,
+    read_size,
+    read_values,
+    read_workers,
+    silence_libraries,
+)
 
 if TYPE_CHECKING:
+    from ..integrations.ray import Workers
     from ..pipelines import CogGuidedOutput, CogGuidedPipeline
     from ..pipelines.bulk import RunFolder
 
@@ -37,7 +48,9 @@ cogguided generate "a cat" --target emotional_valence --rewrite 4 --search halvi
 cogguided generate --prompts prompts.txt --model stabilityai/stable-diffusion-xl-base-1.0 --device cuda
 --dtype float16 --n 4 --target clip --set guidance_scale=5
 
-cogguided generate --prompts many.txt --target memorability --keep-candidates chosen --out out/many --resume"""
+cogguided generate --prompts many.txt --target memorability --keep-candidates chosen --out out/many --resume
+
+cogguided generate --prompts many.txt --target clip --out out/many --ray auto --workers 8 --gpus-per-worker 1"""
 
 
 class Kept(str, Enum):
@@ -127,12 +140,16 @@ def generate(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    ray: Annotated[str | None, RAY] = None,
+    workers: Annotated[int, WORKERS] = 2,
+    gpus_per_worker: Annotated[float, GPUS] = 0,
 ) -> None:
     """Make images of prompts and keep those the target likes best.
 
     The folder gets the chosen images, the others in candidates/, contact_sheet.png, and candidates.json, from
     which `cogguided replay` makes each of them again. More prompts than --group are made group by group: each is
-    written when it is done, candidates.jsonl has a row for each candidate, and --resume goes on after a kill.
+    written when it is done, candidates.jsonl has a row for each candidate, and --resume goes on after a kill. With
+    --ray the groups are made by workers here or on a cluster, into the same folder.
     """
     texts = read_prompts(prompts, prompt_file)
     arguments = {**read_size(size), **read_values(set_)}
@@ -142,34 +159,30 @@ def generate(
         raise typer.BadParameter("name the folder by --out", param_hint="--resume")
     folder = out_dir or Path("out") / time.strftime("%Y%m%d-%H%M%S")
 
-    from ..guidance.search.named import named_guidance
-    from ..pipelines import CogGuidedPipeline
     from ..pipelines.bulk import GROUP
     from ..pipelines.loading import EMBEDDED
 
+    pool = read_workers(ray, workers, gpus_per_worker)
     size_of_group = group or batch_size or GROUP
-    many = len(texts) > size_of_group or keep_candidates is not Kept.all
+    many = len(texts) > size_of_group or keep_candidates is not Kept.all or pool is not None
     if not many:
         check_folder(folder, overwrite, resume)
     hold(folder)
     silence_libraries()
-    pipe = CogGuidedPipeline.from_pretrained(model, target=target, scorer=scorer, dtype=read_dtype(dtype))
-    place(pipe, device, offload)
-    pipe.set_progress_bar_config(disable=many or quiet or not sys.stderr.isatty())
-    scored = target is not None or scorer is not None or pipe.target is not None or pipe.scorer is not None
-    given = (search, n, keep, rewrite, batch_size, draft_steps, full)
-    saved = pipe.guidance and given == (AUTO, None, 1, None, None, None, None)
-    few = model == EMBEDDED and "num_inference_steps" not in arguments
-    guidance = (
-        None
-        if saved
-        else named_guidance(search, n, keep, rewrite, proposer, scored, batch_size, draft_steps, full, few)
-    )
-    call = {"guidance": guidance, "budget": budget, "diversity": diversity, **arguments}
+    asked = Asked(
+        model, target, scorer, dtype, device, offload, proposer,
+        (search, n, keep, rewrite, batch_size, draft_steps, full),
+        few=model == EMBEDDED and "num_inference_steps" not in arguments,
+    )  # fmt: skip
+    call = {"budget": budget, "diversity": diversity, **arguments}
     if many:
         written = {"group": size_of_group, "keep_candidates": keep_candidates.value}
-        make_many(pipe, texts, folder, seed, as_json, quiet, resume=resume, overwrite=overwrite, **written, **call)
-    elif resume and is_there(folder, pipe, texts, seed, **call):
+        how = {"resume": resume, "overwrite": overwrite, **written, **call}
+        make_many(asked, pool, texts, folder, seed, as_json, quiet, **how)
+        return
+    pipe = asked.load()
+    pipe.set_progress_bar_config(disable=quiet or not sys.stderr.isatty())
+    if resume and is_there(folder, pipe, texts, seed, **call):
         out.print(f"{folder} has all of it: nothing is made", highlight=False, soft_wrap=True)
     else:
         make_few(pipe, texts, folder, seed, as_json, overwrite or resume, **call)
@@ -192,8 +205,8 @@ def is_there(
     from ..guidance import Budget
     from ..pipelines.bulk.settings import has_record_of, settings_of
 
-    guidance, budget, diversity = call.pop("guidance"), Budget.parse(call.pop("budget")), call.pop("diversity")
-    settings = settings_of(pipe, texts, len(texts), None, guidance, seed, budget, diversity, call)
+    budget, diversity = Budget.parse(call.pop("budget")), call.pop("diversity")
+    settings = settings_of(pipe, texts, len(texts), None, None, seed, budget, diversity, call)
     return has_record_of(folder, pipe, texts, seed, settings)
 
 
@@ -222,12 +235,26 @@ def make_few(
 
 
 def make_many(
-    pipe: CogGuidedPipeline, texts: list[str], folder: Path, seed: int | None, as_json: bool, quiet: bool, **call: Any
+    asked: Asked,
+    pool: Workers | None,
+    texts: list[str],
+    folder: Path,
+    seed: int | None,
+    as_json: bool,
+    quiet: bool,
+    **call: Any,
 ) -> None:
     """Make prompts group by group, each written as soon as it is done."""
-    from ..pipelines.bulk import stream
+    from ..integrations.ray import RayStream, stream_on_ray
+    from ..pipelines.bulk import Stream, stream
 
-    outputs = stream(pipe, texts, folder, seed=seed, **call)
+    outputs: Stream | RayStream
+    if pool is None:
+        pipe = asked.load()
+        pipe.set_progress_bar_config(disable=True)
+        outputs = stream(pipe, texts, folder, seed=seed, **call)
+    else:
+        outputs = stream_on_ray(asked.load, texts, folder, workers=pool, seed=seed, **call)
     run = outputs.folder
     assert run is not None
     for note in run.notes:

@@ -25,6 +25,8 @@ EXTRAS = {
     "xformers": "memory-efficient attention on CUDA GPUs, back-end xformers",
     "resmem": "ResMem, a judge of memorability; non-commercial licence, 0.5 GB",
     "iqa": "metrics of image quality by pyiqa (MUSIQ, NIMA, TOPIQ, ...); non-commercial licence",
+    "ray": "score and generate on a cluster, and the service `serve`",
+    "remote": "a judge on a server as a scorer",
     "torchmetrics": "scorers as torchmetrics metrics",
     "embedded": "training the embedded model again",
     "test": "running the tests",

@@ -4,13 +4,40 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from .._defaults import AUTO
 from .._errors import InputError
 from .._texts import decode, prompt_lines, read_text
+
+if TYPE_CHECKING:
+    from ..integrations.ray import Workers
+    from ..pipelines import CogGuidedPipeline
+
+RAY = typer.Option(
+    "--ray",
+    help="Work on Ray: 'local' (processes on this machine), 'auto' (the cluster that this machine is in), or its "
+    "host:port. Extra ray.",
+)
+WORKERS = typer.Option("--workers", min=1, help="With --ray: processes, each with one loaded model.")
+GPUS = typer.Option("--gpus-per-worker", min=0, help="With --ray: of each; 0.5 lets two share one.")
+
+
+def read_workers(address: str | None, count: int, gpus: float) -> Workers | None:
+    """Return the workers that --ray asks for, None without it.
+
+    >>> read_workers("local", 2, 0.5), read_workers(None, 2, 0)
+    (Workers(address='local', count=2, gpus=0.5), None)
+    """
+    if address is None:
+        return None
+    from ..integrations.ray import Workers
+
+    return Workers(address, count, gpus)
 
 
 def read_prompts(prompts: list[str] | None, file: Path | None) -> list[str]:
@@ -114,6 +141,42 @@ def place(pipe: Any, device: str | None, offload: bool = False) -> None:
         pipe.enable_model_cpu_offload(device=where)
     else:
         pipe.to(where)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line says of the pipeline and its guidance; loaded here, or by each worker of Ray."""
+
+    model: str
+    target: str | None
+    scorer: str | None
+    dtype: str
+    device: str | None
+    offload: bool
+    proposer: str
+    search: tuple[Any, ...]
+    few: bool
+
+    def load(self) -> CogGuidedPipeline:
+        """Load the pipeline, with its guidance as its own.
+
+        Executed in ``tests/pipelines/test_many_prompts.py``.
+        """
+        from ..guidance.search.named import named_guidance
+        from ..pipelines import CogGuidedPipeline
+
+        pipe: CogGuidedPipeline = CogGuidedPipeline.from_pretrained(
+            self.model, target=self.target, scorer=self.scorer, dtype=read_dtype(self.dtype)
+        )
+        place(pipe, self.device, self.offload)
+        scored = any(wish is not None for wish in (self.target, self.scorer, pipe.target, pipe.scorer))
+        if pipe.guidance and self.search == (AUTO, None, 1, None, None, None, None):
+            return pipe
+        search, n, keep, rewrite, batch_size, draft_steps, full = self.search
+        pipe.guidance = named_guidance(
+            search, n, keep, rewrite, self.proposer, scored, batch_size, draft_steps, full, self.few
+        )
+        return pipe
 
 
 def meanings(settings: type) -> dict[str, str]:

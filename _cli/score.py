@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,9 +18,10 @@ from rich.text import Text
 
 from .._errors import InputError
 from .console import INTERRUPTED, cell, err, friendly, hold, out
-from .options import best_device, silence_libraries
+from .options import GPUS, RAY, WORKERS, best_device, read_workers, silence_libraries
 
 if TYPE_CHECKING:
+    from ..integrations.ray import Workers
     from ..scorers import FileScore, ScoreTable, Target
     from ..scorers.bulk import PassedOver
 
@@ -31,7 +33,9 @@ cogguided score a.jpg b.png --dimension memorability --format json
 
 cogguided score photos/ --scorer clip --prompt "a red heart" --format csv > scores.csv
 
-find /data -name '*.jpg' -print0 | cogguided score --files - --out scores.parquet"""
+find /data -name '*.jpg' -print0 | cogguided score --files - --out scores.parquet
+
+cogguided score /data/photos --scorer resmem --out scores.parquet --ray auto --workers 8 --gpus-per-worker 1"""
 
 
 class Format(str, Enum):
@@ -68,6 +72,9 @@ def score(
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 where any image has no score.")] = False,
     device: Annotated[str | None, typer.Option(help="cuda, mps or cpu; default: the first there is.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    ray: Annotated[str | None, RAY] = None,
+    workers: Annotated[int, WORKERS] = 2,
+    gpus_per_worker: Annotated[float, GPUS] = 0,
 ) -> None:
     """Score images. One that cannot be read has no score, is named, and does not stop the others.
 
@@ -76,11 +83,13 @@ def score(
 
     A file name's bytes that are no UTF-8 stand in JSON as lone surrogates ("\\udce9"): in Python,
     os.fsencode(name) gives the name on the disk.
+
+    With --ray, workers here or on a cluster score; rows and table are the same, and either goes on with the other's.
     """
     if not paths and files is None:
         raise typer.BadParameter("give images or folders, or --files LIST", param_hint="PATHS")
     silence_libraries(generator=False)
-    from ..scorers.bulk import PassedOver, ScoreTable, find_images, score_files, table_settings
+    from ..scorers.bulk import PassedOver, find_images
 
     passed = PassedOver()
     found = find_images(chain(paths or (), read_list(files)), passed)
@@ -90,15 +99,17 @@ def score(
     found = chain([first], found)
     if out_file is not None:
         hold(out_file)
-    target = load_judge(scorer, dimension).to(best_device(device))
-    if out_file is None:
-        rows = print_scores(shown(score_files(found, target, prompt), quiet), list(target.weights), fmt)
+    load = partial(load_judge, scorer, dimension, device)
+    pool = read_workers(ray, workers, gpus_per_worker)
+    begin = begin_here if pool is None else partial(begin_on_ray, pool)
+    scores, terms, table = begin(found, load, prompt, out_file, overwrite, scorer)
+    if table is None:
+        rows = print_scores(shown(scores, quiet), terms, fmt)
         tell_invalid(sum(not row.valid for row in rows), len(rows), passed, strict)
         return
-    table = ScoreTable(out_file, list(target.weights), table_settings(target, prompt, scorer=scorer), overwrite)
     before = table.rows
     try:
-        for _ in shown(score_files(found, target, prompt, out=table), quiet):
+        for _ in shown(scores, quiet):
             pass
     except KeyboardInterrupt:
         tell_how_to_go_on(table, "interrupted: ")
@@ -129,15 +140,55 @@ def named(paths: list[Path] | None, files: Path | None) -> str:
     return ", ".join([*map(str, paths or ()), *([] if files is None else [f"the list {files}"])])
 
 
-def load_judge(scorer: str | None, dimension: str | None) -> Target:
-    """Load what the command line asks to score by."""
+def load_judge(scorer: str | None, dimension: str | None, device: str | None = None) -> Target:
+    """Load what the command line asks to score by, to a device by name or the best there is."""
     from ..scorers import DIMENSIONS, load_scorer, load_target
 
     loaded = None if scorer is None else load_scorer(scorer)
     if loaded is not None and dimension is None:
-        return load_target(loaded)
+        return load_target(loaded).to(best_device(device))
     names = list(DIMENSIONS) if dimension in (None, "all") else [d.strip() for d in (dimension or "").split(",")]
-    return load_target(dict.fromkeys(names, 1.0), scorer=loaded)
+    return load_target(dict.fromkeys(names, 1.0), scorer=loaded).to(best_device(device))
+
+
+Begun = tuple[Iterator["FileScore"], list[str], "ScoreTable | None"]
+"""Scores as they come, names of the terms, and the table that they are written to, if any."""
+
+
+def begin_here(
+    files: Iterable[Path],
+    load: Callable[[], Target],
+    prompt: str | None,
+    out_file: Path | None,
+    overwrite: bool,
+    scorer: str | None,
+) -> Begun:
+    """Begin to score in this process."""
+    from ..scorers.bulk import ScoreTable, score_files, table_settings
+
+    target = load()
+    terms = list(target.weights)
+    table = None
+    if out_file is not None:
+        table = ScoreTable(out_file, terms, table_settings(target, prompt, scorer=scorer), overwrite)
+    return score_files(files, target, prompt, out=table), terms, table
+
+
+def begin_on_ray(
+    pool: Workers,
+    files: Iterable[Path],
+    load: Callable[[], Target],
+    prompt: str | None,
+    out_file: Path | None,
+    overwrite: bool,
+    scorer: str | None,
+) -> Begun:
+    """Begin to score on Ray."""
+    from ..integrations.ray import score_files_on_ray
+
+    told = {"scorer": scorer}
+    scores = score_files_on_ray(files, load, prompt, workers=pool, out=out_file, overwrite=overwrite, told=told)
+    return scores, scores.terms, scores.table
 
 
 def shown(scores: Iterable[FileScore], quiet: bool) -> Iterator[FileScore]:

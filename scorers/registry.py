@@ -90,7 +90,8 @@ def load_scorer(scorer: str | Path | Scorer, **kwargs: Any) -> Scorer:
 
     A name is looked up exactly as spelt, among the registered scorers and the installed plug-ins. A folder
     with ``open_clip_config.json`` is a `CLIPScorer`, any other folder or a hub name ("owner/model") an
-    `MLLMScorer`; "pyiqa:NAME" is a metric of that package. Keyword arguments go to the scorer's factory.
+    `MLLMScorer`; "pyiqa:NAME" is a metric of that package, "remote:URL" a judge on a server. Keyword arguments go to
+    the scorer's factory.
 
     Raises:
         UnknownNameError: nobody registered that name.
@@ -149,6 +150,8 @@ def _factory(scorer: str | Path) -> Factory:
     if name in plugged:
         factory: Factory = plugged[name].load()
         return factory
+    if name.startswith("remote:"):
+        return _bound(_REGISTRY["remote"][0], name.removeprefix("remote:"), "url")
     if name.startswith("pyiqa:"):
         return _bound(_REGISTRY["pyiqa"][0], name.removeprefix("pyiqa:"), "metric")
     if Path(scorer).is_dir():
@@ -292,6 +295,21 @@ def _resmem(batch_size: int = 32, device: Any = None) -> Scorer:
     return ResMemScorer.from_pretrained(batch_size=batch_size, device=device)
 
 
+def _remote(
+    url: str,
+    dimension: str | None = None,
+    token: str | None = None,
+    token_file: str | Path | None = None,
+    batch_size: int = 16,
+    timeout: float = 60.0,
+    retries: int = 4,
+) -> Scorer:
+    """A judge on a server (`cogguided serve`), as remote:http://host:port; needs the extra "remote"."""
+    from .models.remote import RemoteScorer
+
+    return RemoteScorer.connect(url, dimension, token, token_file, batch_size, timeout, retries)
+
+
 def _register_built_in() -> None:
     from .models.fake import FakeScorer
 
@@ -310,6 +328,7 @@ def _register_built_in() -> None:
         "resmem", _first_line(_resmem), 0.0, 1.0, False, "human", "resmem", "ResMem Non-commercial License", "no"
     )
     register_scorer("resmem", _resmem, resmem)
+    register_scorer("remote", _remote, ScorerInfo("remote", _first_line(_remote), source="remote:http://host:port"))
     for judge, factory in JUDGES:
         register_scorer(judge.name, factory, judge)
     register_scorer(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from .settings import check_streamable, settings_of
 GROUP = 8
 """Prompts that are made at once: as many as images are."""
 
-Make = Callable[[Group], CogGuidedOutput]
+MakeAll = Callable[[Iterator[Group]], Iterator[tuple[Group, CogGuidedOutput]]]
+"""Makes groups, in their order."""
 
 
 class Stream(Iterator[CogGuidedOutput]):
@@ -105,58 +106,73 @@ def stream(
     groups = grouped(prompts, group, seed, drawn, guided=bool(steps))
     share = 1 / len(prompts) if isinstance(prompts, Sequence) and prompts else 0.0
 
-    def make(of: Group) -> CogGuidedOutput:
-        part = share * len(of.prompts)
-        own = Budget(*(None if of_all is None else of_all * part for of_all in (limit.seconds, limit.nfe)))
-        output: CogGuidedOutput = pipe(
-            of.prompts, target=target, guidance=guidance, seed=of.seeds, budget=own, diversity=diversity, **arguments
-        )
-        return output
+    call = {"target": target, "guidance": guidance, "diversity": diversity, **arguments}
 
-    return Stream(_outputs(groups, make) if run is None else _into(run, groups, make), run)
+    def make_all(of_all: Iterator[Group]) -> Iterator[tuple[Group, CogGuidedOutput]]:
+        return ((of, make_group(pipe, of, share_of(limit, share * len(of.prompts)), call)) for of in of_all)
+
+    return Stream(outputs_of(groups, make_all, run), run)
 
 
-def _made(of: Group, make: Make) -> CogGuidedOutput:
+def share_of(budget: Budget, part: float) -> Budget:
+    """Return a part of a budget.
+
+    >>> share_of(Budget(seconds=60), 0.5).seconds
+    30.0
+    """
+    return Budget(*(None if of_all is None else of_all * part for of_all in (budget.seconds, budget.nfe)))
+
+
+def make_group(pipe: CogGuidedPipeline, of: Group, budget: Budget, call: Mapping[str, Any]) -> CogGuidedOutput:
+    """Make one group; a prompt without any valid score is a note.
+
+    Raises:
+        GenerationError: it could not be made.
+
+    Executed by every `stream`.
+    """
     try:
-        return make(of)
+        output: CogGuidedOutput = pipe(of.prompts, seed=of.seeds, budget=budget, **call)
     except GenerationError as error:
         if not error.complete:
             raise
-        output: CogGuidedOutput = error.output
+        output = error.output
         output.notes.append(str(error).partition("; all that was made")[0])
-        return output
+    return output
 
 
-def _outputs(groups: Iterator[Group], make: Make) -> Generator[CogGuidedOutput, None, None]:
-    for of in groups:
-        output = _made(of, make)
-        yield output
-        if output.interrupted:
-            return
+def outputs_of(
+    groups: Iterator[Group], make_all: MakeAll, folder: RunFolder | None
+) -> Generator[CogGuidedOutput, None, None]:
+    """Make groups and yield their outputs; with a folder those that it lacks, each written when it is yielded.
 
-
-def _into(folder: RunFolder, groups: Iterator[Group], make: Make) -> Generator[CogGuidedOutput, None, None]:
-    """Make the groups that a folder lacks; the pages that show it are written when this ends, however it does."""
+    The pages that show the folder are written when this ends, however it does.
+    """
+    if folder is None:
+        for _, output in make_all(groups):
+            yield output
+            if output.interrupted:
+                return
+        return
     try:
         for prompts in folder.done():
             of = next(groups, None)
             if of is None or of.prompts != prompts:
                 raise RecordError(f"{folder.folder}: was begun with other prompts, such as {prompts[0]!r}")
-        for of in groups:
-            try:
-                output = _made(of, make)
-            except GenerationError as error:
-                if error.output is not None:
-                    with suppress(CogGuidedError):  # the first error is the one to tell
-                        folder.keep_unfinished(error.output)
-                raise
-            if output.interrupted:
-                folder.keep_unfinished(output)
+        try:
+            for of, output in make_all(groups):
+                if output.interrupted:
+                    folder.keep_unfinished(output)
+                    yield output
+                    return
+                folder.commit(of, output)
                 yield output
-                return
-            folder.commit(of, output)
-            yield output
-            del output
+                del output
+        except GenerationError as error:
+            if error.output is not None:
+                with suppress(CogGuidedError):  # the first error is the one to tell
+                    folder.keep_unfinished(error.output)
+            raise
     finally:
         with suppress(CogGuidedError):
             folder.write_index()

@@ -1,0 +1,2 @@
+"""`cogguided serve`."""
+
