@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from .._version import __version__
-from . import align, bench, finetune, generate, info, replay, score, study
+from . import align, bench, finetune, generate, info, replay, score, study, ui
 from .console import Debug, out
 
 app = typer.Typer(
@@ -40,7 +40,7 @@ def options(
     logging.basicConfig(format="note: %(message)s", level=logging.WARNING)
 
 
-for command in (generate, score, replay, info, bench, align, finetune, study):
+for command in (generate, score, replay, info, bench, align, finetune, study, ui):
     command.register(app)
 
 

@@ -25,8 +25,10 @@ EXTRAS = {
     "resmem": "ResMem, a judge of memorability; non-commercial licence, 0.5 GB",
     "iqa": "metrics of image quality by pyiqa (MUSIQ, NIMA, TOPIQ, ...); non-commercial licence",
     "torchmetrics": "scorers as torchmetrics metrics",
+    "ui": "a page to work in, cogguided ui",
     "embedded": "training the embedded model again",
     "test": "running the tests",
+    "browser-test": "running the tests of the page in a browser",
     "dev": "working on the code: tests, ruff, mypy",
 }
 """What each extra of pyproject.toml is for."""
