@@ -47,7 +47,7 @@ class Side:
         'embedded, BestOfN(4)'
         """
         steps = ", ".join(map(short, self.settings.guidance())) or "one image"
-        more = [] if self.settings.steps is None else [f"{self.settings.steps} steps"]
+        more = [] if self.settings.steps is None else [f"steps {self.settings.steps}"]
         swap = [] if self.encoder == ORIGINAL else [f"text encoder {self.encoder} at {self.strength:g}"]
         return ", ".join([self.settings.model, steps, *more, *swap])
 

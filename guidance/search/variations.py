@@ -17,8 +17,8 @@ from .pool import Pool
 class Variations:
     """Make the image of each prompt's seed again, and `n` - 1 from noise a step away from its own.
 
-    The k-th has sqrt(1 - radius^2) x the first one's noise + radius x that of seed + k: standard normal again. One round
-    of `NoiseSearch` from a seed that is chosen already, with or without a target.
+    The k-th has sqrt(1 - radius^2) x the first one's noise + radius x that of seed + k: standard normal again. One
+    round of `NoiseSearch` from a seed that is chosen already, with or without a target.
 
     Args:
         n: images per prompt, the first one included.

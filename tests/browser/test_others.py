@@ -37,7 +37,7 @@ def test_a_blinded_vote_ends_in_a_file_that_tally_reads(browser, served):
     wins = sum(key["pairs"][pair][side] == "aligned" for pair, side in choices["choices"].items())
     assert (found.wins, found.losses) == (wins, 2 - wins)
     assert f"A was chosen {found.losses} times, B {found.wins} times" in told
-    assert "embedded, BestOfN(2), 2 steps" in told
+    assert "embedded, BestOfN(2), steps 2" in told
     assert len(browser.all("#cmp-sheet img")) == 4
 
 

@@ -110,7 +110,8 @@ def test_an_event_cannot_name_a_file_that_was_not_dropped(served):
         )
         with urllib.request.urlopen(request, timeout=60):
             pass
-        with urllib.request.urlopen(f"{served.address}/gradio_api/queue/data?session_hash=other", timeout=120) as stream:
+        data_address = f"{served.address}/gradio_api/queue/data?session_hash=other"
+        with urllib.request.urlopen(data_address, timeout=240) as stream:
             told = b""
             for line in stream:
                 told += line
