@@ -109,7 +109,7 @@ def build(page: Page) -> Any:
 
     with gr.Blocks(title="cogguided", analytics_enabled=False, delete_cache=(3600, 86400)) as blocks:
         gr.Markdown("# cogguided\nImages that are judged as people feel.", elem_id="cg-head")
-        with gr.Tabs():
+        with gr.Tabs(overflow_behavior="wrap"):
             for name, lay_out in TABS.items():
                 with gr.Tab(name, id=name.lower()):
                     lay_out(page)

@@ -144,6 +144,19 @@ class Browser:
         field.send_keys(value)
         field.send_keys(Keys.ENTER)
 
+    def download(self, selector: str, folder: Path) -> Path:
+        """Click what downloads a file, and return the file."""
+        where = {"behavior": "allow", "downloadPath": str(folder)}
+        self.driver.execute_cdp_cmd("Browser.setDownloadBehavior", where)
+        before = set(folder.iterdir())
+        self.click(selector)
+
+        def whole():
+            found = [f for f in set(folder.iterdir()) - before if f.suffix != ".crdownload" and f.name[0] != "."]
+            return found and found[0]
+
+        return self.until(whole)
+
     def addresses(self) -> set[str]:
         """All addresses that the browser asked for since this was last called."""
         found = set()
