@@ -1,6 +1,7 @@
 # cogguided: everything starts from a fresh clone; `.venv` is made on first use and kept.
 #   make demo      guided images with the embedded model, in out/demo/
 #   make test      the test suite (offline, CPU), in JOBS=2 processes
+#   make test-browser  the page in a real browser; needs Chromium and its driver
 #   make check     ruff and mypy --strict
 #   make dev       install the tools for working on the code
 #   make embedded  train the embedded model again, from the raw artwork (hours on a CPU)
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check dev embedded clean
+.PHONY: help demo test test-browser check dev embedded clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -30,6 +31,10 @@ $(VENV)/.installed-test: pyproject.toml | $(BIN)/python
 	$(PIP) install --quiet --editable '.[test]'
 	@touch $@ $(VENV)/.installed
 
+$(VENV)/.installed-browser: pyproject.toml | $(BIN)/python
+	$(PIP) install --quiet --editable '.[browser-test]'
+	@touch $@ $(VENV)/.installed $(VENV)/.installed-test
+
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	$(PIP) install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-test
@@ -40,6 +45,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+test-browser: $(VENV)/.installed-browser
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest tests/browser -m browser $(ARGS)
 
 check: $(VENV)/.installed-dev .typing/cogguided
 	$(BIN)/ruff check .

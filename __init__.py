@@ -25,6 +25,8 @@ if TYPE_CHECKING:
         NoiseSearch,
         RewardGradient,
         RewritePrompt,
+        Variations,
+        Watch,
     )
     from .guidance.finetuning import FinetuneConfig
     from .guidance.text_encoder import swap_text_encoder
@@ -58,6 +60,8 @@ _HOME = {
     "Scorer": "scorers",
     "Scores": "scorers",
     "Target": "scorers",
+    "Variations": "guidance",
+    "Watch": "guidance",
     "finetune": "pipelines",
     "list_scorers": "scorers",
     "load_scorer": "scorers",
@@ -87,6 +91,8 @@ __all__ = [
     "Scorer",
     "Scores",
     "Target",
+    "Variations",
+    "Watch",
     "finetune",
     "list_scorers",
     "load_scorer",

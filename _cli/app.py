@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from .._version import __version__
-from . import align, bench, finetune, generate, info, replay, score, study
+from . import align, bench, finetune, generate, info, replay, score, study, ui
 from .console import Debug, out
 from .service import serve
 
@@ -41,7 +41,7 @@ def options(
     logging.basicConfig(format="note: %(message)s", level=logging.WARNING)
 
 
-for command in (generate, score, serve, replay, info, bench, align, finetune, study):
+for command in (generate, score, ui, serve, replay, info, bench, align, finetune, study):
     command.register(app)
 
 

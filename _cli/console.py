@@ -15,10 +15,10 @@ import typer
 from rich.console import Console, ConsoleDimensions
 from rich.text import Text
 
+from .._claiming import claim
 from .._errors import CogGuidedError
 from .._texts import cell as cell
 from .._texts import visible as visible
-from .claiming import claim
 
 PIPE_WIDTH = 4096
 F = TypeVar("F", bound=Callable[..., Any])

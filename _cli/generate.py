@@ -16,9 +16,9 @@ import typer
 from rich.progress import Progress
 from rich.table import Table
 
+from .._claiming import free_name
 from .._defaults import AUTO, DEFAULT_N, DRAFT_STEPS, FEW_STEPS_N, OTHERWISE_N, SEARCHES
 from .._errors import GenerationError, RecordError
-from .claiming import free_name
 from .console import INTERRUPTED, err, friendly, hold, out
 from .options import (
     GPUS,

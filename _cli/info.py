@@ -28,8 +28,10 @@ EXTRAS = {
     "ray": "score and generate on a cluster, and the service `serve`",
     "remote": "a judge on a server as a scorer",
     "torchmetrics": "scorers as torchmetrics metrics",
+    "ui": "a page to work in, cogguided ui",
     "embedded": "training the embedded model again",
     "test": "running the tests",
+    "browser-test": "running the tests of the page in a browser",
     "dev": "working on the code: tests, ruff, mypy",
 }
 """What each extra of pyproject.toml is for."""

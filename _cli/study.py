@@ -157,10 +157,11 @@ def print_tally(found: Tally, as_json: bool) -> None:
         facts = {"voters": found.voters, "aligned": found.wins, "original": found.losses, "neither": found.ties}
         out.print_json(data={**facts, "share": vars(found.share), "ratio": vars(found.ratio)})
         return
-    ratio, share = found.ratio, found.share
+    ratio, share, (aligned, original) = found.ratio, found.share, found.names
+    which = aligned if aligned == "aligned" else "first"
     out.print(
-        f"{found.voters} people: aligned {found.wins}, original {found.losses}, neither {found.ties}\n"
-        f"preference {ratio.mean:.2f} : 1 (95 % interval {ratio.low:.2f} to {ratio.high:.2f}); share of the aligned "
+        f"{found.voters} people: {aligned} {found.wins}, {original} {found.losses}, neither {found.ties}\n"
+        f"preference {ratio.mean:.2f} : 1 (95 % interval {ratio.low:.2f} to {ratio.high:.2f}); share of the {which} "
         f"{share.mean:.2f} ({share.low:.2f} to {share.high:.2f})",
         highlight=False,
         soft_wrap=True,

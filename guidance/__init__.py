@@ -4,10 +4,11 @@ from .choosing import choose
 from .registry import as_guidance, guidance_from_dict, guidance_to_dict
 from .rewriting.rewrite_prompt import RewritePrompt
 from .run import Run
-from .search import Drafts, FKSteering, Halving, NoiseSearch, RewardGradient
+from .search import Drafts, FKSteering, Halving, NoiseSearch, RewardGradient, Variations
 from .search.best_of_n import BestOfN
 from .search.joint import JointSearch
 from .types import Budget, Candidate, Guidance, Job, Noise, Request, Sampler
+from .watching import Watch
 
 __all__ = [
     "BestOfN",
@@ -26,6 +27,8 @@ __all__ = [
     "RewritePrompt",
     "Run",
     "Sampler",
+    "Variations",
+    "Watch",
     "as_guidance",
     "choose",
     "guidance_from_dict",

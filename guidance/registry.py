@@ -10,7 +10,7 @@ from typing import Any
 
 from .._errors import InputError, RecordError, unknown_name
 from .rewriting.rewrite_prompt import RewritePrompt
-from .search import Drafts, FKSteering, Halving, NoiseSearch, RewardGradient
+from .search import Drafts, FKSteering, Halving, NoiseSearch, RewardGradient, Variations
 from .search.best_of_n import BestOfN
 from .search.joint import JointSearch
 from .types import Guidance
@@ -26,6 +26,7 @@ GUIDANCE: dict[str, type[Any]] = {
         FKSteering,
         NoiseSearch,
         RewardGradient,
+        Variations,
     )
 }
 """Every guidance that the command line and a saved folder can name, each a dataclass of plain values; a new one is

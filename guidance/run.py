@@ -19,6 +19,7 @@ from .memory import free_memory, is_out_of_memory
 from .rates import Arm, Rates
 from .rewriting.proposers.base import Proposer
 from .types import REJECTED, Budget, Candidate, Interrupted, Job, Request, Sampler
+from .watching import check_stopped, follow
 
 logger = logging.getLogger("cogguided")
 
@@ -84,6 +85,7 @@ class Run:
         self._last_cost: Budget | None = None  # of one image, in the latest batch
         self._scored = 0
         self._started = time.perf_counter()
+        follow(self)
 
     @property
     def seconds(self) -> float:
@@ -289,6 +291,7 @@ class Run:
 
     def score(self, candidates: Sequence[Candidate]) -> None:
         """Score candidates by the target, against the user's own prompts; halves when memory runs out."""
+        check_stopped()
         rejected = [c for c in candidates if REJECTED in c.image.info]
         for candidate in rejected:
             candidate.error = str(candidate.image.info[REJECTED])

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-import cogguided._cli.claiming as claiming
+import cogguided._claiming as claiming
 import cogguided.pipelines.cog_guided as home
+from cogguided._claiming import claim, lock_file
 from cogguided._cli.app import app
-from cogguided._cli.claiming import claim, lock_file
 from cogguided._errors import RecordError
 
 GENERATE = ["generate", "a face", "--n", "2", "--search", "best_of_n", "--target", "fake", "--steps", "1", "--quiet"]

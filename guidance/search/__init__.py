@@ -5,5 +5,6 @@ from .fk import FKSteering
 from .gradient import RewardGradient
 from .halving import Halving
 from .noise import NoiseSearch
+from .variations import Variations
 
-__all__ = ["Drafts", "FKSteering", "Halving", "NoiseSearch", "RewardGradient"]
+__all__ = ["Drafts", "FKSteering", "Halving", "NoiseSearch", "RewardGradient", "Variations"]

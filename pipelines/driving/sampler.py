@@ -13,6 +13,7 @@ from PIL import Image
 
 from ..._errors import InputError, ModelError
 from ...guidance.types import Interrupted, Noise
+from ...guidance.watching import check_stopped
 from ..arguments import call_parameters, check_arguments, spread_texts
 from .batching import failures_told
 from .encoding import Encodings, encoded_once
@@ -228,6 +229,7 @@ class PipelineSampler:
 
     def _add_nfe(self, images: int) -> None:
         self.nfe += images
+        check_stopped()
 
 
 def thinned(overrides: dict[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -263,6 +263,7 @@ class Tally:
         ties: of neither.
         share: wins over wins and losses, with Wilson's 95 % interval, each pair of images counted once.
         ratio: wins over losses, with its interval.
+        names: what "aligned" and "original" stand for, where the pairs are not those of a study.
     """
 
     voters: int
@@ -271,6 +272,7 @@ class Tally:
     ties: int
     share: Interval
     ratio: Interval
+    names: tuple[str, str] = ENCODERS[::-1]
 
 
 def tally(folder: str | Path, choices: Sequence[str | Path]) -> Tally:
@@ -310,7 +312,8 @@ def tally(folder: str | Path, choices: Sequence[str | Path]) -> Tally:
     losses = sum(len(of) for of in per_pair.values()) - wins
     share = _share([(sum(of), len(of)) for of in per_pair.values()])
     ratio = Interval(*(_odds(p) for p in (share.mean, share.low, share.high)))
-    return Tally(len(choices), wins, losses, ties, share, ratio)
+    original, aligned = (str(key.get("names", {}).get(name, name)) for name in ENCODERS)
+    return Tally(len(choices), wins, losses, ties, share, ratio, (aligned, original))
 
 
 def _share(pairs: Sequence[tuple[int, int]]) -> Interval:

@@ -182,10 +182,38 @@ class AnswerSearch:
             variances[np.searchsorted(nodes, followed)] = within
         return nodes, values, variances, continued
 
+    def distribution(self) -> Distribution:
+        """What the model believes, over the answers reached."""
+        nodes, values, variances, continued = self.outcome()
+        top = self.logprobs[nodes].max(initial=-np.inf)
+        if not np.isfinite(top):
+            return Distribution(values[:0], values[:0], values[:0], 0.0)
+        weights = np.exp(self.logprobs[nodes] - top)
+        mass = float(np.exp(top) * weights.sum()) * continued
+        order = np.argsort(values)
+        return Distribution(values[order], (weights / weights.sum())[order], np.sqrt(variances[order]), mass)
+
     def read(self) -> Reading:
         """Mean, spread, mass and most probable label over the answers reached."""
         nodes, values, variances, continued = self.outcome()
         return read_distribution(self.logprobs[nodes], values, self.tree.labels[nodes], variances, continued)
+
+
+@dataclass(frozen=True, eq=False)
+class Distribution:
+    """A judge's own distribution over its answers about one image, from the lowest answer to the highest.
+
+    Attributes:
+        values: (M,) in the dimension's unit; answers that lie close together may be one of them.
+        probabilities: (M,) of the valid answers, summing to 1; empty where no valid answer had any.
+        stds: (M,) spread of the answers behind each value.
+        mass: probability of valid answers, in [0, 1].
+    """
+
+    values: Floats
+    probabilities: Floats
+    stds: Floats
+    mass: float
 
 
 @dataclass(frozen=True)

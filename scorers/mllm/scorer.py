@@ -30,7 +30,7 @@ from .decoding import Continuation, read_greedy, search_answers
 from .gradients import attach_gradient
 from .options import MAX_NEW_TOKENS, MIN_MASS, READOUTS, Option, ReadOptions
 from .prompting import stop_tokens
-from .readout import AnswerSearch
+from .readout import AnswerSearch, Distribution
 
 if TYPE_CHECKING:
     from ..publishing import CardFacts
@@ -280,6 +280,28 @@ class MLLMScorer:
                     for name, scores in by_name.items():
                         parts[readout][name].append(scores)
             return {r: {n: Scores.cat(scores) for n, scores in by.items()} for r, by in parts.items()}
+
+    def distributions(self, images: ImageInput, dimension: str | None = None) -> list[Distribution | None]:
+        """Return what the model itself believes of B images in a dimension; None where an image cannot be read.
+
+        The mean of each is the expected score, up to what was cut (see `readout`).
+
+        Raises:
+            InputError: not a batch of images; UnknownNameError for a dimension that the model does not have.
+        """
+        name = dimension or self.dimension
+        if name not in self._core.facts.dimensions:
+            raise unknown_name(f"dimension of {self.model_name}", name, self.dimensions)
+        check_images(images)
+        found: list[Distribution | None] = []
+        with self._core.undisturbed(), torch.inference_mode():
+            for batch in self._batches(images):
+                said: list[Distribution | None] = [None] * len(batch)
+                for group, _, searches in self._read_batch(batch, [name], ["expected"])[1]:
+                    for row, search in zip(group, searches[name], strict=True):
+                        said[row] = search.distribution()
+                found += said
+        return found
 
     def _batches(self, images: ImageInput) -> Iterator[ImageInput]:
         starts = range(0, len(images), self.batch_size)

@@ -14,6 +14,7 @@ from cogguided import (
     NoiseSearch,
     RewardGradient,
     RewritePrompt,
+    Variations,
     replay,
 )
 from cogguided._errors import GenerationError
@@ -26,6 +27,7 @@ GUIDANCE = [
     FKSteering(6, at=(0.34, 0.67), batch_size=2),
     NoiseSearch(2, 2, rounds=2, batch_size=2),
     RewardGradient(4, iterations=3, batch_size=2),
+    Variations(6, batch_size=2),
     RewritePrompt(3, images=2, faithfulness=FakeScorer("faithful"), batch_size=2),
     [RewritePrompt(3, images=2, steps=2, faithfulness=FakeScorer("faithful"), batch_size=2), Halving(4, at=(0.5,))],
 ]

@@ -9,7 +9,7 @@ from tiny_diffusion import CALL, tiny_pipeline
 from cogguided import CogGuidedPipeline, FakeScorer, replay
 from cogguided._errors import RecordError
 from cogguided.guidance import Noise
-from cogguided.guidance.search import Drafts, FKSteering, Halving, NoiseSearch
+from cogguided.guidance.search import Drafts, FKSteering, Halving, NoiseSearch, Variations
 from cogguided.guidance.search.pool import Pool
 from cogguided.pipelines.records.trace import LATENTS, needed
 
@@ -18,6 +18,7 @@ SEARCHES = [
     Halving(4, at=(0.34, 0.67)),
     FKSteering(3, at=(0.34, 0.67), resample="always"),
     NoiseSearch(2, 2, rounds=1),
+    Variations(3),
 ]
 
 

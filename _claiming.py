@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from .._errors import RecordError
+from ._errors import RecordError
 
 WRITES_ITSELF_IN = 1.0
 """Seconds that an empty claim is given before it counts as that of a process killed in between."""

@@ -1,0 +1,1 @@
+"""`cogguided ui`: a page to work in, on this machine, by Gradio (extra `ui`)."""
