@@ -79,8 +79,10 @@ def import_ray() -> Any:
 
 
 @contextmanager
-def connected(workers: Workers) -> Iterator[Any]:
+def connected(workers: Workers, quiet: bool = True) -> Iterator[Any]:
     """Connect to Ray, and leave it (or end it, where it is our own) in the end; gives the module `ray`.
+
+    `quiet`: what workers write to their standard error stays in Ray's logs.
 
     Where this process is connected already, that connection is used and kept.
 
@@ -91,7 +93,7 @@ def connected(workers: Workers) -> Iterator[Any]:
     ray = import_ray()
     ours = not ray.is_initialized()
     if ours:
-        _connect(ray, workers)
+        _connect(ray, workers, quiet)
     try:
         _check_room(ray, workers)
         yield ray
@@ -100,16 +102,16 @@ def connected(workers: Workers) -> Iterator[Any]:
             ray.shutdown()
 
 
-def _connect(ray: Any, workers: Workers) -> None:
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+def _connect(ray: Any, workers: Workers, quiet: bool) -> None:
+    logs = {"log_to_driver": not quiet, "logging_level": logging.ERROR, "configure_logging": True}
     before = signal.getsignal(signal.SIGTERM)
     try:
         if workers.address == LOCAL:
             count = max(workers.count * workers.cpus, cores())
-            ray.init(address=LOCAL, num_cpus=count, include_dashboard=False, **quiet)
+            ray.init(address=LOCAL, num_cpus=count, include_dashboard=False, **logs)
         else:
             _check_answers(workers.address)
-            ray.init(address=workers.address, **quiet)
+            ray.init(address=workers.address, **logs)
     except (OSError, ValueError, RuntimeError) as error:
         why = str(error).partition("\n")[0]
         raise InputError(
@@ -209,7 +211,7 @@ class BlockWorker(Protocol):
 
 def map_blocks(
     ray: Any, workers: Workers, kind: Callable[..., BlockWorker], arguments: tuple[Any, ...], blocks: Iterable[Any],
-    rows: int,
+    rows: int, failure: type[CogGuidedError] = ScoringError,
 ) -> Iterator[Any]:  # fmt: skip
     """Send Arrow tables through a pool of actors, and yield what they make of `rows` at once, in order.
 
@@ -223,9 +225,7 @@ def map_blocks(
         arguments: of `kind`.
         blocks: tables whose first column tells them apart, each written as one.
         rows: of a call.
-
-    Raises:
-        ScoringError: a worker failed in a way of its own.
+        failure: what is raised when a worker fails in a way of its own.
     """
     refs = [ray.put(block) for block in blocks]
     blocks_there = len(refs)
@@ -235,7 +235,7 @@ def map_blocks(
     context = data.DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
-    tally = ray.remote(Tally).options(num_cpus=0).remote()
+    tally = begin_tally(ray)
     talk = logging.getLogger("ray.data")
     level = talk.level
     talk.setLevel(logging.CRITICAL)
@@ -253,7 +253,7 @@ def map_blocks(
             del refs
             yield from made.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     except ray.exceptions.RayError as error:
-        raise ScoringError(f"a Ray worker failed: {_first_line(error)}") from error
+        raise failure(f"a Ray worker failed: {_first_line(error)}") from error
     finally:
         talk.setLevel(level)
         ray.kill(tally)
@@ -278,6 +278,15 @@ class Tally:
     def end(self, key: bytes) -> None:
         """Forget a piece of work that is done."""
         del self.begun[key]
+
+
+def begin_tally(ray: Any) -> Any:
+    """Return a `Tally`, on this node: others may go away."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    place = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    lasting = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": place}
+    return ray.remote(Tally).options(**lasting).remote()
 
 
 class BlockActor:

@@ -62,8 +62,7 @@ def stream_on_ray(
     Raises:
         InputError: a loaded pipeline, arguments that cannot be used, or no such cluster.
         RecordError: the folder holds another record or other settings, or cannot be written.
-        GenerationError: a group could not be made; those before it are kept.
-        ScoringError: a worker died several times on the same group.
+        GenerationError: a group could not be made, or workers died of it; those before it are kept.
         MissingExtraError: Ray is not installed.
 
     Executed in ``tests/integrations/test_ray.py``.
@@ -128,7 +127,7 @@ class RayStream(OnRay[CogGuidedOutput]):
             def make_all(of_all: Iterator[Group]) -> Iterator[tuple[Group, CogGuidedOutput]]:
                 waiting = list(of_all)
                 tasks = (to_task(of, share_of(budget, len(of.prompts) / len(prompts))) for of in waiting)
-                made = map_blocks(ray, workers, GroupWorker, (load, call, here()), tasks, 1)
+                made = map_blocks(ray, workers, GroupWorker, (load, call, here()), tasks, 1, GenerationError)
                 for of, block in zip(waiting, made, strict=True):
                     yield of, result_of(block)
 
@@ -200,6 +199,9 @@ class GroupWorker:
             made = make_group(self.pipe, of, budget, self.call)
         except CogGuidedError as error:
             made = error
+        except Exception as error:  # of the base pipeline, which is anybody's
+            asked = ", ".join(map(repr, of.prompts[:3])) + (", ..." if len(of.prompts) > 3 else "")
+            made = GenerationError(f"the pipeline failed on {asked}: {type(error).__name__}: {error}")
         return to_result(made)
 
     def refuse(self, reason: str) -> Any:

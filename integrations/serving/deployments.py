@@ -77,13 +77,15 @@ def start_service(
     """
     limits, workers = limits or Limits(), workers or Workers(count=1)
     with ExitStack() as stack:
-        stack.enter_context(connected(replace(workers, count=workers.count + (pipe is not None))))
+        pool = replace(workers, count=workers.count + (pipe is not None))
+        stack.enter_context(connected(pool, quiet=False))
         serve = import_serve()
         port = free_port(host, port)
         http = {"host": host, "port": port, "request_timeout_s": limits.seconds + 10}
-        serve.start(proxy_location="HeadOnly", http_options=http)
+        logs = {"log_level": "WARNING", "enable_access_log": False}
+        serve.start(proxy_location="HeadOnly", http_options=http, logging_config=logs)
         stack.callback(serve.shutdown)
-        resources = {"num_cpus": workers.cpus, "num_gpus": workers.gpus}
+        resources = {"num_cpus": pool.cpus, "num_gpus": pool.gpus}
         judge = serve.deployment(
             with_batches(serve, Judge, "score", limits),
             name="judge",
@@ -109,7 +111,7 @@ def start_service(
             ray_actor_options={"num_cpus": 0},
             max_ongoing_requests=64 * limits.queue,
         ).bind(judge, painter, limits, token, urls)
-        serve.run(front, name=NAME)
+        serve.run(front, name=NAME, logging_config=logs)
         terms = serve.get_deployment_handle("judge", NAME).about.remote().result()
         return Service(f"http://{host}:{port}", terms, stack.pop_all())
 

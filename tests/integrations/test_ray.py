@@ -247,8 +247,8 @@ def test_the_command_line(here, model, pictures, tmp_path):
 
 @pytest.mark.slow
 def test_prompts_that_cannot_be_made_are_told(here, model):
-    with pytest.raises(GenerationError, match="no image"):
-        list(stream_on_ray(model, ["a cat"], workers=Workers(count=1), height=7, **CALL["sd15"]))
+    with pytest.raises(GenerationError, match=r"the pipeline failed on 'a cat': ValueError: .*divisible by 8"):
+        list(stream_on_ray(model, ["a cat"], workers=Workers(count=1), **{**CALL["sd15"], "height": 7}))
 
 
 # ---------------------------------------------------------------------- a service
