@@ -159,6 +159,10 @@ def test_a_saved_pipeline_is_published_from_its_folder_or_while_saving(hub, tmp_
     (tmp_path / "saved" / ".cache").mkdir()
     (tmp_path / "saved" / ".cache" / "x.lock").touch()
     push_to_hub(tmp_path / "saved", "me/two", said, **TOKEN)
+    pipe.scorer = str(ADAPTER)
+    with pytest.raises(InputError, match="aligned is a folder of this machine"):
+        pipe.push_to_hub("me/three", **TOKEN)
+    assert "me/three" not in hub.repos
     one, two = hub.repos["me/saved"], hub.repos["me/two"]
     assert one.keys() == two.keys()
     assert card_of(hub, "me/two").data.base_model == "owner/base"
