@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from .._errors import InputError, ModelError, RecordError
 from ..guidance.finetuning.checkpoints import RUN_FILE, read_json, read_state
 from ..guidance.finetuning.panel import TARGET, Evaluation, interval
 from ..guidance.text_encoder.swap import ACTIVE
+from ..scorers import list_scorers
 from ..scorers.publishing.cards import CARD, CardFacts, figure, is_hub_name, markdown_table, with_interval, write_card
 from ..scorers.publishing.uploading import full_name, place, upload
 from .embedded import is_embedded
@@ -107,6 +108,7 @@ def write_pipeline_card(folder: Path, name: str, said: CardFacts | None = None, 
         loaded: what the pipeline was loaded from, which is its base if that is a hub name.
 
     Raises:
+        InputError: its scorer is a folder of this machine.
         RecordError: the folder's files cannot be read.
 
     Executed in ``tests/integrations/test_hub.py``.
@@ -115,6 +117,11 @@ def write_pipeline_card(folder: Path, name: str, said: CardFacts | None = None, 
     if said.base_model is None and is_hub_name(loaded):
         said = replace(said, base_model=loaded)
     facts, kind = read_json(folder / FILE), read_json(folder / "model_index.json").get("_class_name")
+    if local := local_folders(facts.get("scorer")):
+        raise InputError(
+            f"scorer: {local[0]} is a folder of this machine, which nobody else has: publish it "
+            "(cogguided align push), and set pipe.scorer to its name on the Hub"
+        )
     target = facts.get("target") or facts.get("scorer")
     code = [
         "from cogguided import CogGuidedPipeline", "", f'pipe = CogGuidedPipeline.from_pretrained("{name}")',
@@ -131,6 +138,18 @@ def write_pipeline_card(folder: Path, name: str, said: CardFacts | None = None, 
         folder, name, "\n\n".join(text), said, [], library_name="diffusers", pipeline_tag="text-to-image",
         tags=["text-to-image", "diffusers", "guided-generation"],
     )  # fmt: skip
+
+
+def local_folders(spec: Any) -> list[str]:
+    """Return the folders that a scorer's description names.
+
+    >>> local_folders({"memorability": {"model": "/"}, "clip": {"model": "owner/clip"}})
+    ['/']
+    """
+    if isinstance(spec, Mapping):
+        return [name for value in spec.values() for name in local_folders(value)]
+    known = {info.name for info in list_scorers()}
+    return [spec] if isinstance(spec, str) and spec not in known and Path(spec).is_dir() else []
 
 
 def stage_pipeline(source: Path, target: Path, name: str, said: CardFacts, link: bool = False) -> ModelCard:

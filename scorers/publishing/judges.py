@@ -25,6 +25,7 @@ METRICS = {
     "spearman": ("spearmanr", "Spearman's rank correlation"), "pearson": ("pearsonr", "Pearson's correlation"),
     "kendall": ("kendalltau", "Kendall's tau-b"), "mae": ("mae", "mean absolute error"),
     "mse": ("mse", "mean squared error"), "label_accuracy": ("accuracy", "accuracy of the label"),
+    "unread": ("unread", "share without a score"),
 }  # fmt: skip
 """Of the benchmark: the Hub's names, and in words."""
 Row = tuple[str, str, str, float, float, float, int]
@@ -83,7 +84,7 @@ def stage_judge(
     )
     if said.base_model is None:
         kind.pop("base_model_relation", None)
-    metrics = [METRICS[metric][0] for _, _, metric, *_ in rows]
+    metrics = [METRICS[metric][0] for _, _, metric, *_ in rows if metric != "unread"]
     return write_card(
         target, name, describe(name, facts, rows, dataset), said, figures(rows, dataset),
         pipeline_tag="image-text-to-text", tags=["image-scoring", "human-ratings", *facts.dimensions],

@@ -104,7 +104,8 @@ def test_a_judge_s_card_has_metadata_that_the_hub_understands(hub, tmp_path):
     assert (data.license, data.pipeline_tag, data.library_name) == ("cc-by-sa-4.0", "image-text-to-text", "peft")
     assert {"cogguided", "image-scoring", "memorability"} <= set(data.tags)
     results = {result.metric_type: result for result in data.eval_results}
-    assert data.metrics == list(results)
+    assert [*data.metrics, "unread"] == list(results)
+    assert results["unread"].metric_value == 0.0
     told = json.loads((runs / "results.json").read_text())
     (row,) = [r for r in told["rows"] if r["who"] == "score" and r["subset"] == "all"]
     found, expected = results["spearmanr"], row["metrics"]["spearman"]
@@ -158,6 +159,10 @@ def test_a_saved_pipeline_is_published_from_its_folder_or_while_saving(hub, tmp_
     (tmp_path / "saved" / ".cache").mkdir()
     (tmp_path / "saved" / ".cache" / "x.lock").touch()
     push_to_hub(tmp_path / "saved", "me/two", said, **TOKEN)
+    pipe.scorer = str(ADAPTER)
+    with pytest.raises(InputError, match="aligned is a folder of this machine"):
+        pipe.push_to_hub("me/three", **TOKEN)
+    assert "me/three" not in hub.repos
     one, two = hub.repos["me/saved"], hub.repos["me/two"]
     assert one.keys() == two.keys()
     assert card_of(hub, "me/two").data.base_model == "owner/base"
