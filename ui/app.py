@@ -65,13 +65,13 @@ def served(
         InputError: the port is taken.
     """
     out.mkdir(parents=True, exist_ok=True)
-    out = out.resolve()
+    typed, out = out, out.resolve()
     cache = Path(tempfile.mkdtemp(prefix=".cogguided-ui-", dir=out))
     before = {name: os.environ.get(name) for name in (*QUIET, "GRADIO_TEMP_DIR")}
     os.environ.update(QUIET, GRADIO_TEMP_DIR=str(cache / "uploads"))
     blocks: Any = None
     try:
-        page = Page(models, out, Pictures(cache / "pictures"))
+        page = Page(models, out, Pictures(cache / "pictures"), typed)
         blocks = build(page)
         if preload:
             threading.Thread(target=warm, args=(models,), daemon=True).start()

@@ -34,7 +34,7 @@ def python_code(settings: Settings, folder: Path | str) -> str:
     from cogguided import BestOfN, CogGuidedPipeline
     <BLANKLINE>
     pipe = CogGuidedPipeline.from_pretrained("embedded")
-    out = pipe("a face", target="clip=1", guidance=BestOfN(4), seed=0)
+    out = pipe("a face", target="clip", guidance=BestOfN(4), seed=0)
     out.save("out/faces")
     """
     steps = settings.guidance()

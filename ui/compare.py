@@ -24,7 +24,7 @@ from .generate import EVERY
 from .models import ORIGINAL, Models
 from .pieces import Pictures, number, problem, status
 from .settings import Settings
-from .working import Session, Work, told
+from .working import Page, Session, Work, told
 
 MOST_PROMPTS, MOST_PAIRS = 64, 256
 FILE = "compare.json"
@@ -118,7 +118,7 @@ def jobs_of(sides: dict[str, Side], prompts: Sequence[str], repeats: int) -> lis
     return [(prompt, sides["A"].settings.seed + k * stride) for prompt in prompts for k in range(repeats)]
 
 
-def make(compared: Compared, models: Models, jobs: Sequence[tuple[str, int]]) -> Compared:
+def make(compared: Compared, models: Models, jobs: Sequence[tuple[str, int]]) -> None:
     """Make the pairs one after the other; a call that is stopped ends it with those that are whole."""
     folder = compared.folder
     for place, (prompt, seed) in enumerate(jobs):
@@ -130,7 +130,7 @@ def make(compared: Compared, models: Models, jobs: Sequence[tuple[str, int]]) ->
             with swap:
                 output = replace(side.settings, prompt=prompt, seed=seed).make(pipe)
             if output.interrupted:
-                return compared
+                return
             best = output.chosen[0]
             file = f"images/{place:04d}_{name.lower()}.png"
             write_whole(folder / file, lambda opened, image=best.image: image.save(opened, "PNG"))  # type: ignore[misc]
@@ -139,22 +139,30 @@ def make(compared: Compared, models: Models, jobs: Sequence[tuple[str, int]]) ->
             arms[ARMS[name]] = {"image": file, "values": facts["scores"], "prompt": best.prompt, "seed": best.seed}
         compared.rows.append({"prompt": prompt, "seed": seed, "arms": arms})
         compared.images.append(images)
-    return compared
 
 
 def run(
-    session: Session, models: Models, sides: dict[str, Side], prompts: Sequence[str], repeats: int, folder: Path
+    session: Session, page: Page, sides: dict[str, Side], prompts: Sequence[str], repeats: int, folder: Path
 ) -> Iterator[str]:
     """Make the pairs in the background, and yield what to say; the session has them, ready to be voted on."""
     if session.work is not None and not session.work.wait(0):
         raise InputError("this page is at work already: stop it, or wait for it")
     jobs = jobs_of(sides, prompts, repeats)
     for side in sides.values():
-        if side.encoder not in models.encoders:
-            raise InputError(f"text encoder: expected one of {', '.join(models.encoders)}, got {side.encoder}")
+        if side.encoder not in page.models.encoders:
+            known = ", ".join(page.models.encoders)
+            raise InputError(f"text encoder: expected one of {known}, got {side.encoder}")
     session.compared = None
     compared = Compared(sides, folder)
-    work: Work[Compared] = Work(lambda: make(compared, models, jobs))
+
+    def pairs() -> None:
+        try:
+            make(compared, page.models, jobs)
+        finally:  # so that they are kept if the page is closed meanwhile
+            if compared.images:
+                finish(compared)
+
+    work = Work(pairs)
     session.work = work
     try:
         while not work.wait(EVERY):
@@ -164,10 +172,10 @@ def run(
         if not compared.images:
             yield said or status("stopped before the first pair was made")
             return
-        finish(compared)
         session.compared = compared
         less = "" if len(compared.images) == len(jobs) else f" of {len(jobs)}"
-        yield said + status(f"{len(compared.images)}{less} pairs, kept in {folder}")
+        plural = "s" if len(jobs) > 1 else ""
+        yield said + status(f"{len(compared.images)}{less} pair{plural}, kept in {page.told(folder)}")
     finally:
         work.stop()
 
@@ -265,14 +273,14 @@ def side_by_side(compared: Compared | None, pictures: Pictures) -> str:
     return f'<div class="cg-details"><dl>{heads}</dl></div><ul class="cg-pairs">{"".join(parts)}</ul>'
 
 
-def codes(compared: Compared | None) -> tuple[str, str]:
+def codes(compared: Compared | None, page: Page) -> tuple[str, str]:
     """Return the Python that makes the first pair, and the command that counts votes."""
     if compared is None or not compared.rows:
         return "", ""
-    row, parts = compared.rows[0], []
+    row, parts, folder = compared.rows[0], [], page.told(compared.folder)
     for name, side in compared.sides.items():
         settings = replace(side.settings, prompt=row["prompt"], seed=row["seed"])
-        script = python_code(settings, compared.folder / f"again-{name.lower()}")
+        script = python_code(settings, folder / f"again-{name.lower()}")
         if side.encoder != ORIGINAL:
             head, _, rest = script.partition("\nout = ")
             body = "out = " + rest
@@ -280,6 +288,6 @@ def codes(compared: Compared | None) -> tuple[str, str]:
             indented = "\n".join(f"    {line}" for line in body.splitlines())
             script = f"from cogguided import swap_text_encoder\n{head}\n{swap}\n{indented}"
         parts.append(f"# {name}, the first pair\n{script}")
-    command = shlex.join(["cogguided", "study", "tally", str(compared.folder)])
-    files = shlex.quote(str(compared.folder)) + "/choices*.json"
+    command = shlex.join(["cogguided", "study", "tally", str(folder)])
+    files = shlex.quote(str(folder)) + "/choices*.json"
     return "\n\n".join(parts), f"{command} {files}"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from .._claiming import free_name
 from .._errors import GenerationError, InputError
 from ..guidance import Candidate, Noise, Variations
 from ..pipelines import CogGuidedOutput
@@ -19,7 +20,7 @@ from .code import command, python_code
 from .models import Models
 from .pieces import Pictures, empty, notes, number, problem, status, tiles
 from .settings import VARIATIONS, Settings
-from .working import Session, Work, told
+from .working import Page, Session, Work, told
 
 EVERY = 0.25
 """Seconds between looks at work under way."""
@@ -36,23 +37,47 @@ def best_first(candidates: Sequence[Candidate]) -> list[Candidate]:
     return sorted(candidates, key=lambda c: (not c.chosen, c.held_back is not None, *c.rank))
 
 
-def run(session: Session, models: Models, settings: Settings, out: Path) -> Iterator[tuple[str, list[Candidate]]]:
+@dataclass(frozen=True, eq=False)
+class Made:
+    """What a call made, where it is kept, and what went wrong."""
+
+    output: CogGuidedOutput
+    folder: Path | None
+    error: str = ""
+
+
+def make(settings: Settings, page: Page) -> Made:
+    """Make images and save them in a folder of their own, so that they are kept if the page is closed meanwhile."""
+    said = ""
+    try:
+        output = settings.make(page.models.pipe(settings.model))
+    except GenerationError as error:
+        if error.output is None:
+            raise
+        output, said = error.output, problem(told(error))
+    folder = page.out / settings.folder_name
+    try:
+        return Made(output, output.save(free_name(folder) if folder.exists() else folder), said)
+    except Exception as error:
+        return Made(output, None, said + problem(told(error)))
+
+
+def run(session: Session, page: Page, settings: Settings) -> Iterator[tuple[str, list[Candidate]]]:
     """Make images, and yield what to say and the candidates so far, whenever there is something new.
 
     The session has the output in the end, saved in a folder of its own; stopping keeps what there is.
 
     Args:
         session: of the page; its work is what `stop` ends.
-        models: to make them with.
+        page: whose models make them, and whose folder they go to.
         settings: what to make.
-        out: where the folder goes.
     """
     if session.work is not None and not session.work.wait(0):
         raise InputError("this page is at work already: stop it, or wait for it")
     session.settings, session.output, session.folder = settings, None, None
     session.shown, session.picked, session.looked = [], None, {}
     expected = settings.expected
-    work: Work[CogGuidedOutput] = Work(lambda: settings.make(models.pipe(settings.model)))
+    work = Work(lambda: make(settings, page))
     session.work = work
     try:
         seen: Any = None
@@ -63,7 +88,7 @@ def run(session: Session, models: Models, settings: Settings, out: Path) -> Iter
                 seen, session.shown = now, best_first(made)
                 done = len(made) / expected if made else None
                 yield status(_progress(work, made, expected), done, busy=True), list(made)
-        yield _finish(session, work, out), list(session.shown)
+        yield _finish(session, work, page), list(session.shown)
     finally:
         work.stop()  # the page was closed, if it still runs
 
@@ -76,32 +101,18 @@ def _progress(work: Work[Any], made: Sequence[Candidate], expected: int) -> str:
     return f"{len(made)} of {expected} candidates, {work.watch.seconds:.1f} s"
 
 
-def _finish(session: Session, work: Work[CogGuidedOutput], out: Path) -> str:
-    """Take over what was made, save it, and return what to say."""
-    output, said = work.result, ""
-    if isinstance(work.error, GenerationError) and work.error.output is not None:
-        output = work.error.output
+def _finish(session: Session, work: Work[Made], page: Page) -> str:
+    """Take over what was made, and return what to say."""
     if work.error is not None:
-        said = problem(told(work.error))
-    if output is None:
-        return said or status("stopped before the first image was made")
-    settings = session.settings
-    assert isinstance(output, CogGuidedOutput)
-    assert settings is not None
+        return problem(told(work.error))
+    if work.result is None:
+        return status("stopped before the first image was made")
+    output, session.folder = work.result.output, work.result.folder
     session.output, session.shown = output, best_first(output.candidates)
-    try:
-        session.folder = output.save(_free(out / settings.folder_name))
-    except Exception as error:
-        return said + problem(told(error)) + notes(output.notes)
     stopped = "stopped: " if output.interrupted else ""
-    kept = f"{stopped}{len(output.candidates)} candidates in {output.seconds:.1f} s, kept in {session.folder}"
-    return said + status(kept) + notes(output.notes)
-
-
-def _free(folder: Path) -> Path:
-    from .._claiming import free_name
-
-    return free_name(folder) if folder.exists() else folder
+    where = "" if session.folder is None else f", kept in {page.told(session.folder)}"
+    kept = f"{stopped}{len(output.candidates)} candidates in {output.seconds:.1f} s{where}"
+    return work.result.error + status(kept) + notes(output.notes)
 
 
 def shown(session: Session, pictures: Pictures) -> str:
@@ -141,7 +152,7 @@ def details(session: Session, models: Models, pictures: Pictures) -> str:
     picture = f'<img src="{pictures.url(candidate.image)}" alt="The chosen candidate: {escape(candidate.prompt)}">'
     return (
         f'<div class="cg-details"><figure>{picture}</figure><div><dl>{rows}</dl>'
-        f"{_scores(session, models, candidate)}</div></div>"
+        f"{_scores(session, candidate)}</div></div>"
     )
 
 
@@ -153,7 +164,7 @@ def _state(candidate: Candidate) -> str:
     return "chosen" if candidate.chosen else "finished" if candidate.finished else "a draft"
 
 
-def _scores(session: Session, models: Models, candidate: Candidate) -> str:
+def _scores(session: Session, candidate: Candidate) -> str:
     """A table of the candidate's scores, those it was chosen by first, each among the others'."""
     assert session.settings is not None
     assert session.picked is not None

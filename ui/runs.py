@@ -24,6 +24,7 @@ from ..scorers.benchmark.folder import FORMAT
 from . import compare
 from .models import inside
 from .pieces import address, empty
+from .working import Page
 
 DEEPEST, MOST_FOLDERS, MOST_SEEN = 4, 500, 20_000
 LARGEST_REPORT, MOST_PICTURES, LARGEST_PICTURES = 24 * 2**20, 200, 24 * 2**20
@@ -159,7 +160,7 @@ def files_of(out: Path, run: Found) -> list[str]:
     return [str(file) for file in found if file.is_file() and inside(out, file)]
 
 
-def how_to_go_on(run: Found) -> str:
+def how_to_go_on(run: Found, page: Page) -> str:
     """Return the command that goes on with a run or reads it; words in capitals are the reader's to fill in.
 
     Raises:
@@ -174,9 +175,10 @@ def how_to_go_on(run: Found) -> str:
         "study": _study,
         "compare": _tally,
     }[run.kind](run.folder)
+    words = [str(page.told(run.folder)) if word == str(run.folder) else word for word in words]
     line = shlex.join(words)
     if run.kind == "compare":
-        line += f" {shlex.quote(str(run.folder))}/choices*.json"
+        line += f" {shlex.quote(str(page.told(run.folder)))}/choices*.json"
     return f"# {left}\n{line}" if left else line
 
 

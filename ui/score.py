@@ -83,7 +83,8 @@ def run(
     scored.csv = write_csv(scored, page.out / name, table_settings(target, text))
     bad = [row for row in scored.rows if not row.valid]
     stopped = "stopped: " if session.stop.is_set() else ""
-    said = f"{stopped}{len(scored.rows) - len(bad)} of {len(scored.rows)} files have a score; table in {scored.csv}"
+    good = f"{stopped}{len(scored.rows) - len(bad)} of {len(scored.rows)} files have a score"
+    said = f"{good}; table in {page.told(scored.csv)}"
     yield status(said) + notes([row.error or f"{row.file}: no score" for row in bad[:20]])
 
 

@@ -87,6 +87,8 @@ class Settings:
         >>> Settings("a face", {"memorability": 1.0, "emotional_valence": -0.5}).target_text
         'memorability=1,emotional_valence=-0.5'
         """
+        if len(self.target) == 1 and 1.0 in self.target.values():
+            return next(iter(self.target))
         return ",".join(f"{name}={weight:g}" for name, weight in self.target.items()) or None
 
     @property

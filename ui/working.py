@@ -152,6 +152,7 @@ class Page:
     Attributes:
         models: that may be used.
         out: output folder, all links followed; nothing outside it is ever shown.
+        typed: the same as it was typed, which is how sentences and code name it.
         pictures: for the page.
         sessions: of the open pages.
     """
@@ -159,4 +160,11 @@ class Page:
     models: Models
     out: Path
     pictures: Pictures
+    typed: Path | None = None
     sessions: Sessions = field(default_factory=Sessions)
+
+    def told(self, path: Path) -> Path:
+        """Return a path of the output folder as the page names it."""
+        if self.typed is None or not path.is_relative_to(self.out):
+            return path
+        return self.typed / path.relative_to(self.out)

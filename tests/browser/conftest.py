@@ -24,7 +24,7 @@ class Served:
 
     def __init__(self, out: Path, *options: str) -> None:
         self.out = out
-        command = [sys.executable, "-m", "cogguided", "ui", "--out", str(out), "--device", "cpu", *options]
+        command = [sys.executable, "-m", "cogguided", "ui", "--out", out.name, "--device", "cpu", *options]
         self.log = out.with_suffix(".log")
         self.started = time.monotonic()
         with self.log.open("w") as stream:
@@ -124,6 +124,12 @@ class Browser:
         element.send_keys(Keys.CONTROL, "a")
         element.send_keys(Keys.DELETE)
         element.send_keys(text)
+
+    def enter(self, element) -> None:
+        """Press Enter."""
+        from selenium.webdriver.common.keys import Keys
+
+        element.send_keys(Keys.ENTER)
 
     def tab(self, name: str) -> None:
         self.until(lambda: [b for b in self.all("button[role=tab]") if b.text == name])[0].click()

@@ -10,7 +10,6 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent))
 
 from conftest import ROOT, Browser, Served
-from selenium.webdriver.common.keys import Keys
 
 IMAGES = ROOT / "docs" / "images"
 
@@ -30,7 +29,7 @@ def generate(browser):
     browser.type("#gen-seed", "7")
     browser.click("#gen-more button")
     browser.type("#gen-prompt", "a face")
-    browser.one("#gen-prompt input, #gen-prompt textarea").send_keys(Keys.ENTER)
+    browser.enter(browser.one("#gen-prompt input, #gen-prompt textarea"))
     browser.until(lambda: "kept in" in browser.text())
     browser.click(".cg-tile")
     browser.until(lambda: browser.one("#gen-belief svg"))

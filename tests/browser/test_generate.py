@@ -1,10 +1,10 @@
 """Generate in a real browser: images come, work stops, the reason why one won is told, variations, the record."""
 
+import json
 import re
 import time
 
 import pytest
-from selenium.webdriver.common.keys import Keys
 
 from cogguided import replay
 
@@ -31,7 +31,7 @@ def quick(browser, prompt="a face", n="3", seed="5", steps="2"):
 def made(browser):
     """A page on which three images were made, by keyboard alone."""
     quick(browser)
-    browser.one("#gen-prompt input, #gen-prompt textarea").send_keys(Keys.ENTER)
+    browser.enter(browser.one("#gen-prompt input, #gen-prompt textarea"))
     settle(browser)
     return browser
 
@@ -53,7 +53,7 @@ def test_images_come_best_first_and_no_other_host_is_asked(made, served):
 def test_why_one_won_variations_of_it_and_the_record(made, tmp_path):
     tile = made.all(".cg-tile")[1]
     made.driver.execute_script("arguments[0].focus()", tile)
-    tile.send_keys(Keys.ENTER)
+    made.enter(tile)
     details = made.until(lambda: made.one(".cg-details"))
     made.until(lambda: made.all(".cg-tile")[1].get_attribute("aria-pressed") == "true")
     for name in ("aesthetics", "funniness", "emotional valence", "memorability"):
@@ -85,6 +85,18 @@ def test_stop_keeps_what_is_there(browser):
     kept = int(re.search(r"stopped: (\d+) candidates", said)[1])
     assert before <= kept < 200
     assert "cg-chosen" in browser.all(".cg-tile")[0].get_attribute("class")
+
+
+def test_closing_the_page_stops_and_keeps(browser, served):
+    before = set(served.out.glob("*/candidates.json"))
+    quick(browser, n="200", steps="10")
+    browser.click("#gen-go")
+    browser.until(lambda: browser.all(".cg-tile"))
+    browser.driver.get("about:blank")
+    new = browser.until(lambda: set(served.out.glob("*/candidates.json")) - before)
+    facts = json.loads(new.pop().read_text())
+    assert facts["interrupted"]
+    assert 0 < len(facts["candidates"]) < 200
 
 
 def test_errors_are_the_packages_own_sentences(browser):

@@ -49,7 +49,7 @@ def page(models, tmp_path):
 
 def made(page, settings, stop_at=None):
     session, said = Session(), []
-    for told, candidates in generate.run(session, page.models, settings, page.out):
+    for told, candidates in generate.run(session, page, settings):
         said.append(told)
         if stop_at is not None and len(candidates) >= stop_at:
             session.work.stop()
@@ -129,6 +129,24 @@ def test_stopping_keeps_what_there_is(page):
     assert 8 <= len(session.output.candidates) < 64
     assert "stopped: " in said[-1]
     assert json.loads((session.folder / "candidates.json").read_text())["interrupted"]
+
+
+def test_what_a_page_that_was_closed_had_made_is_kept(page):
+    session = Session()
+    steps = generate.run(session, page, Settings("a face", {}, seed=1, search="best_of_n", n=64, steps=4))
+    for _, candidates in steps:
+        if candidates:
+            break
+    steps.close()
+    assert session.work.wait(120)
+    (record,) = page.out.glob("*/candidates.json")
+    assert json.loads(record.read_text())["interrupted"]
+
+
+def test_paths_are_named_as_they_were_typed(page):
+    typed = dataclasses.replace(page, typed=Path("out"))
+    assert typed.told(page.out / "a/b.png") == Path("out/a/b.png")
+    assert page.told(page.out / "a") == page.out / "a"
 
 
 def test_settings_say_what_was_wrong():
@@ -215,7 +233,7 @@ def test_pairs_are_blinded_and_the_vote_counts_as_a_studys(page):
     with pytest.raises(InputError, match="A and B are the same"):
         compare.jobs_of({"A": sides["A"], "B": sides["A"]}, ["a face"], 1)
     session = Session()
-    said = list(compare.run(session, page.models, sides, ["a face"], 2, page.out / "pairs"))
+    said = list(compare.run(session, page, sides, ["a face"], 2, page.out / "pairs"))
     assert "2 pairs, kept in" in said[-1]
     compared = session.compared
     assert [row["seed"] for row in compared.rows] == [3, 5]
@@ -238,7 +256,7 @@ def test_pairs_are_blinded_and_the_vote_counts_as_a_studys(page):
         compare.vote(compared, "left", None)
     done = CliRunner().invoke(app, ["study", "tally", str(compared.folder), str(ballot)])
     assert "B: embedded, BestOfN(2), steps 1 2" in done.output
-    exec(compare.codes(compared)[0].replace("again", "new"), {})
+    exec(compare.codes(compared, page)[0].replace("again", "new"), {})
     assert pixels(compared.folder / "new-b")
 
 
@@ -256,8 +274,9 @@ def test_runs_are_found_below_the_folder_alone(page, tmp_path_factory):
         (page.out / name / file).write_text(json.dumps(facts))
     found = {run.folder.name: run for run in runs.find(page.out)}
     assert set(found) == {"one", "two", "deep"}
-    assert runs.how_to_go_on(found["one"]).splitlines()[1] == f"cogguided replay {page.out}/one 4"
-    assert "--aligned 'a b' --prompts PROMPTS.txt --target clip --seed 55 --n 4" in runs.how_to_go_on(found["two"])
+    assert runs.how_to_go_on(found["one"], page).splitlines()[1] == f"cogguided replay {page.out}/one 4"
+    told = runs.how_to_go_on(found["two"], page)
+    assert "--aligned 'a b' --prompts PROMPTS.txt --target clip --seed 55 --n 4" in told
     for name in (None, "/etc", str(page.out / "link"), str(page.out / "other"), f"{page.out}/../x"):
         with pytest.raises(InputError, match="runs: "):
             runs.choose(page.out, name)

@@ -38,7 +38,7 @@ def side_fields(page: Page, name: str) -> list[Any]:
 def build(page: Page) -> None:
     """Lay out the tab and connect it."""
     with gr.Row():
-        with gr.Column(scale=2, min_width=300):
+        with gr.Column(scale=1, min_width=300):
             prompts = gr.Textbox(
                 label="Prompts, one a line", lines=3, max_lines=8, placeholder="a face\na cat", elem_id="cmp-prompts"
             )
@@ -54,7 +54,7 @@ def build(page: Page) -> None:
             with gr.Row():
                 go = gr.Button("Make pairs", variant="primary", elem_id="cmp-go")
                 stop = gr.Button("Stop", variant="stop")
-        with gr.Column(scale=3, min_width=300):
+        with gr.Column(scale=1, min_width=300):
             state = state_line()
             ballot = gr.HTML(
                 empty("Pairs of A and B come here in random order, blinded: which is which is told after the vote."),
@@ -100,7 +100,7 @@ def connect(page: Page, fields: list[Any], buttons: list[Any], person: Any, outp
             prompts = compare.read_prompts(texts)
             folder = page.out / f"{time.strftime('%Y%m%d-%H%M%S')}-compare"
             yield gr.skip(), "", hidden, "", hidden, "", ""
-            for said in compare.run(session, page.models, sides, prompts, whole("pairs", repeats) or 1, folder):
+            for said in compare.run(session, page, sides, prompts, whole("pairs", repeats) or 1, folder):
                 yield said, *(gr.skip() for _ in range(6))
             if session.compared is not None:
                 shown = compare.ballot(session.compared, page.pictures)
@@ -117,7 +117,7 @@ def connect(page: Page, fields: list[Any], buttons: list[Any], person: Any, outp
     def opened(request: gr.Request) -> tuple[Any, ...]:
         compared = page.sessions.of(request.session_hash).compared
         both = compare.side_by_side(compared, page.pictures)
-        return gr.skip(), "", gr.update(visible=False), both, gr.skip(), *compare.codes(compared)
+        return gr.skip(), "", gr.update(visible=False), both, gr.skip(), *compare.codes(compared, page)
 
     def taker(choice: str) -> Any:
         @safely(7)
@@ -129,7 +129,7 @@ def connect(page: Page, fields: list[Any], buttons: list[Any], person: Any, outp
                 return gr.skip(), compare.ballot(compared, page.pictures), gr.skip(), "", kept, gr.skip(), gr.skip()
             both = compare.side_by_side(compared, page.pictures)
             said = compare.result(compared, file)
-            return said, "", gr.update(visible=False), both, kept, *compare.codes(compared)
+            return said, "", gr.update(visible=False), both, kept, *compare.codes(compared, page)
 
         return take
 

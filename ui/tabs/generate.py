@@ -84,12 +84,12 @@ def settings_from(page: Page, values: tuple[Any, ...]) -> Settings:
 def build(page: Page) -> None:
     """Lay out the tab and connect it."""
     with gr.Row():
-        with gr.Column(scale=2, min_width=300):
+        with gr.Column(scale=1, min_width=300):
             fields = controls(page)
             with gr.Row():
                 go = gr.Button("Generate", variant="primary", elem_id="gen-go")
                 stop = gr.Button("Stop", variant="stop", elem_id="gen-stop")
-        with gr.Column(scale=3, min_width=300):
+        with gr.Column(scale=2, min_width=300):
             state = state_line()
             gallery = gr.HTML(generate.shown(Session(), page.pictures), js_on_load=PICK, elem_id="gen-gallery")
             details = gr.HTML("", html_template=LIVE, js_on_load=SHOW, elem_id="gen-details")
@@ -115,9 +115,10 @@ def connect(page: Page, fields: list[Any], buttons: list[Any], outputs: list[Any
 
     def stream(session: Session, settings: Settings) -> Iterator[tuple[Any, ...]]:
         yield gr.skip(), gr.skip(), "", gr.update(visible=False), *generate.codes(settings, None)
-        for said, _ in generate.run(session, page.models, settings, page.out):
+        for said, _ in generate.run(session, page, settings):
             shown = generate.shown(session, page.pictures)
-            yield said, shown, gr.skip(), gr.skip(), *generate.codes(settings, session.folder)
+            folder = None if session.folder is None else page.told(session.folder)
+            yield said, shown, gr.skip(), gr.skip(), *generate.codes(settings, folder)
 
     def make(request: gr.Request, *values: Any) -> Iterator[tuple[Any, ...]]:
         try:

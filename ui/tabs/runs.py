@@ -14,11 +14,9 @@ from .parts import PRIVATE, safely, state_line
 
 def build(page: Page) -> None:
     """Lay out the tab and connect it."""
+    info = f"folders of {page.told(page.out)} and below, the latest first"
     with gr.Row():
-        which = gr.Dropdown(
-            choices(page), value=None, label="Run", info=f"folders of {page.out} and below, the latest first",
-            elem_id="runs-which", scale=4,
-        )  # fmt: skip
+        which = gr.Dropdown(choices(page), value=None, label="Run", info=info, elem_id="runs-which", scale=4)
         again = gr.Button("Look again", elem_id="runs-again", scale=1, min_width=120)
     state = state_line()
     command = gr.Code(
@@ -36,7 +34,7 @@ def build(page: Page) -> None:
             return "", "", empty("Choose a run to see its report."), gr.update(visible=False)
         run = runs.choose(page.out, name)
         found = gr.update(value=runs.files_of(page.out, run), visible=True)
-        return "", runs.how_to_go_on(run), runs.view(page.out, run), found
+        return "", runs.how_to_go_on(run, page), runs.view(page.out, run), found
 
     again.click(look, [], [which], **PRIVATE)
     which.focus(look, [], [which], show_progress="hidden", **PRIVATE)
