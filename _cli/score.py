@@ -17,7 +17,7 @@ from rich.text import Text
 
 from .._errors import InputError
 from .console import INTERRUPTED, cell, err, friendly, hold, out
-from .options import best_device, silence_libraries
+from .options import best_device, read_question, silence_libraries
 
 if TYPE_CHECKING:
     from ..scorers import FileScore, ScoreTable, Target
@@ -30,6 +30,12 @@ cogguided score photos/ --dimension all
 cogguided score a.jpg b.png --dimension memorability --format json
 
 cogguided score photos/ --scorer clip --prompt "a red heart" --format csv > scores.csv
+
+cogguided score photos/ --scorer Qwen/Qwen2.5-VL-7B-Instruct --readout levels --dimension sharpness
+--question "Is this picture blurred, fair or sharp? Answer with one word." --levels blurred=1,fair=2,sharp=3
+
+cogguided score photos/ --scorer Qwen/Qwen2.5-VL-7B-Instruct --readout yes_no --prompt "a red heart"
+--question "Does this picture show {}? Answer Yes or No."
 
 find /data -name '*.jpg' -print0 | cogguided score --files - --out scores.parquet"""
 
@@ -57,6 +63,18 @@ def score(
     dimension: Annotated[str | None, typer.Option(help="'all', or names with commas between; default: all.")] = None,
     scorer: Annotated[str | None, typer.Option(help="What scores: a name, folder or hub name.")] = None,
     prompt: Annotated[str | None, typer.Option(help="Text to compare with, for scorers such as clip.")] = None,
+    readout: Annotated[
+        str | None,
+        typer.Option(help="How an MLLM is read: expected, greedy, levels or yes_no; default: as it is meant to be."),
+    ] = None,
+    question: Annotated[
+        str | None, typer.Option(help="Ask an MLLM this, {} in place of --prompt; --dimension names the score.")
+    ] = None,
+    levels: Annotated[
+        str | None, typer.Option(help="Words that may answer it and their values, as in bad=1,good=5.")
+    ] = None,
+    low: Annotated[float | None, typer.Option(help="Lowest value; default: of the levels.")] = None,
+    high: Annotated[float | None, typer.Option(help="Highest value; default: of the levels.")] = None,
     fmt: Annotated[
         Format, typer.Option("--format", help="How to print. In CSV, names that begin with = + - @ get an '.")
     ] = Format.table,
@@ -90,12 +108,14 @@ def score(
     found = chain([first], found)
     if out_file is not None:
         hold(out_file)
-    target = load_judge(scorer, dimension).to(best_device(device))
+    own = read_question(readout, question, levels, low, high)
+    target = load_judge(scorer, dimension, **own).to(best_device(device))
     if out_file is None:
         rows = print_scores(shown(score_files(found, target, prompt), quiet), list(target.weights), fmt)
         tell_invalid(sum(not row.valid for row in rows), len(rows), passed, strict)
         return
-    table = ScoreTable(out_file, list(target.weights), table_settings(target, prompt, scorer=scorer), overwrite)
+    settings = table_settings(target, prompt, scorer=scorer, **own)
+    table = ScoreTable(out_file, list(target.weights), settings, overwrite)
     before = table.rows
     try:
         for _ in shown(score_files(found, target, prompt, out=table), quiet):
@@ -129,14 +149,24 @@ def named(paths: list[Path] | None, files: Path | None) -> str:
     return ", ".join([*map(str, paths or ()), *([] if files is None else [f"the list {files}"])])
 
 
-def load_judge(scorer: str | None, dimension: str | None) -> Target:
-    """Load what the command line asks to score by."""
+def load_judge(scorer: str | None, dimension: str | None, **own: Any) -> Target:
+    """Load what the command line asks to score by; `own`: how an MLLM is read, or a question to it."""
     from ..scorers import DIMENSIONS, load_scorer, load_target
+    from ..scorers.registry import scorer_arguments
 
-    loaded = None if scorer is None else load_scorer(scorer)
-    if loaded is not None and dimension is None:
-        return load_target(loaded)
     names = list(DIMENSIONS) if dimension in (None, "all") else [d.strip() for d in (dimension or "").split(",")]
+    if "question" in own and (scorer is None or (dimension is not None and len(names) > 1)):
+        raise InputError("--question makes one score of one MLLM: --scorer says which, --dimension names the score")
+    judge = scorer or (names[0] if own else None)
+    if own:
+        takes = scorer_arguments(judge or "")
+        if "readout" not in takes:
+            raise InputError(f"scorer '{judge}' is no MLLM: --{', --'.join(own)} cannot be used with it")
+        if dimension is not None and "dimension" in takes:
+            own["dimension"] = names[0]
+    loaded = None if judge is None else load_scorer(judge, **own)
+    if loaded is not None and ("question" in own or (scorer is not None and dimension is None)):
+        return load_target(loaded)
     return load_target(dict.fromkeys(names, 1.0), scorer=loaded)
 
 

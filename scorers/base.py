@@ -254,8 +254,13 @@ class DimensionScorer(Scorer, Protocol):
         """Return a scorer of another dimension on the same weights."""
         ...
 
-    def score_all(self, images: ImageInput, dimensions: Sequence[str] | None = None) -> dict[str, Scores]:
-        """Score the images in several dimensions at once (all, unless named)."""
+    def score_all(
+        self, images: ImageInput, dimensions: Sequence[str] | None = None, prompts: Sequence[str] | None = None
+    ) -> dict[str, Scores]:
+        """Score the images in several dimensions at once (all, unless named).
+
+        `prompts` are given only where a dimension needs them; a scorer of none that does need not take them.
+        """
         ...
 
 

@@ -196,7 +196,7 @@ class Reading:
         mean: in the dimension's unit.
         std: in the same unit.
         mass: probability of valid answers, in [0, 1].
-        label: index of the most probable label, -1 if nothing was captured.
+        label: index of the most probable label, -1 if nothing was captured or answers have no labels.
     """
 
     mean: float
@@ -225,5 +225,5 @@ def read_distribution(
     mean = float(weights @ values)
     within = 0.0 if variances is None else float(weights @ variances)
     std = float(np.sqrt(weights @ (values - mean) ** 2 + within))
-    by_label = np.bincount(labels, weights=weights)
-    return Reading(mean, std, mass, int(by_label.argmax()))
+    by_label = np.bincount(labels + 1, weights=weights)
+    return Reading(mean, std, mass, int(by_label.argmax()) - 1)
