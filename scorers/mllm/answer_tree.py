@@ -50,6 +50,7 @@ class AnswerTree:
         cut_height: how many tokens short of an answer's end the tree is cut, 0 for not at all.
         stems: (nodes,) the branch that the node is or grows on, of those known to within `ALIKE`; -1 above them.
         single: (nodes,) whether only one number is beneath.
+        reach: (nodes,) how far from the middle of the answers beneath the furthest of them are.
     """
 
     tokens: Ints
@@ -63,6 +64,7 @@ class AnswerTree:
     cut_height: int
     stems: Ints
     single: Bools
+    reach: Floats
 
     @cached_property
     def full(self) -> AnswerTree:
@@ -293,4 +295,5 @@ def _flatten(root: _Node, cut_height: int, stem_height: int, to_leaves: bool = F
         0 if to_leaves else cut_height,
         stems,
         np.array([node.low == node.high for _, node, _ in queue]),
+        np.array([(node.high - node.low) / 2 for _, node, _ in queue]),
     )

@@ -132,32 +132,35 @@ def _advance(branches: Continuation, walks: Sequence[_Walk], num_rows: int) -> b
 
 
 def _update(fed: Sequence[tuple[_Walk, Ints]], logits: torch.Tensor, place: Mapping[int, int]) -> None:
-    """Hand every walk the log probabilities of its nodes' children."""
+    """Hand every walk the log probabilities of its nodes' children: all in one gather, and one copy to the CPU."""
+    rows, columns, tokens = [], [], []
     for walk, nodes in fed:
-        columns = torch.tensor([place[int(slot)] for slot in walk.slots[nodes]], device=logits.device)
-        scores = logits[walk.row, columns].float()
-        logprobs = scores - scores.logsumexp(dim=-1, keepdim=True)
         parents, children = walk.search.children(nodes)
-        wanted = torch.from_numpy(walk.search.tree.tokens[children]).to(logits.device)
-        picked = following(logprobs, torch.from_numpy(parents).to(logits.device), wanted)
-        walk.search.update(nodes, picked.double().cpu().numpy())
+        at = np.array([place[int(slot)] for slot in walk.slots[nodes]])
+        columns.append(at[parents])
+        rows.append(np.full(len(parents), walk.row))
+        tokens.append(walk.search.tree.tokens[children])
+    row, column, token = (torch.from_numpy(np.concatenate(of)).to(logits.device) for of in (rows, columns, tokens))
+    sums = torch.stack([of.float().logsumexp(dim=-1) for of in logits])
+    picked = logits[row, column, token.clamp(min=0)].float() - sums[row, column]
+    found = with_others(picked, row * logits.shape[1] + column, token).double().cpu().numpy()
+    ends = np.cumsum([len(of) for of in tokens])
+    for (walk, nodes), part in zip(fed, np.split(found, ends[:-1]), strict=True):
+        walk.search.update(nodes, part)
 
 
-def following(logprobs: torch.Tensor, rows: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """Log probabilities (E,) of tokens (E,), each in its row (E,) of logprobs (N, V); the graph is kept.
+def with_others(logprobs: torch.Tensor, groups: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Put in log probabilities (E,) of `OTHER`: what the other tokens (E,) of its group (E,) leave. Graphs are kept.
 
-    `OTHER` is what a row has left beside its other tokens.
-
-    >>> following(torch.tensor([[0.5, 0.3, 0.2]]).log(), torch.tensor([0, 0]), torch.tensor([1, -1])).exp()
+    >>> with_others(torch.tensor([0.3, 0.0]).log(), torch.tensor([0, 0]), torch.tensor([1, -1])).exp()
     tensor([0.3000, 0.7000])
     """
-    picked = logprobs[rows, tokens.clamp(min=0)]
     rest = tokens == OTHER
     if not bool(rest.any()):
-        return picked
-    told = torch.zeros(len(logprobs), dtype=picked.dtype, device=picked.device)
-    told = told.index_add(0, rows[~rest], picked[~rest].exp())
-    return torch.where(rest, torch.log1p(-told[rows].clamp(max=1 - 1e-7)), picked)
+        return logprobs
+    told = torch.zeros(int(groups.max()) + 1, dtype=logprobs.dtype, device=logprobs.device)
+    told = told.index_add(0, groups[~rest], logprobs[~rest].exp())
+    return torch.where(rest, torch.log1p(-told[groups].clamp(max=1 - 1e-7)), logprobs)
 
 
 def read_greedy(

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from ..._errors import ModelError
 from .branching import Branches, Inputs, Reruns, cut_prefix
 from .core import Core
-from .decoding import following
+from .decoding import with_others
 from .readout import AnswerSearch
 
 K = TypeVar("K")
@@ -65,8 +65,8 @@ def attach_gradient(
         for name, (slots, tokens_after, weights) in zip(searches, of, strict=True):
             places, at = torch.tensor(slots, device=logits.device).unique(return_inverse=True)
             rows = logits[row, places].float()
-            logprobs = rows - rows.logsumexp(dim=-1, keepdim=True)
-            picked = following(logprobs, at, torch.tensor(tokens_after, device=logits.device))
+            after = torch.tensor(tokens_after, device=logits.device)
+            picked = with_others(rows[at, after.clamp(min=0)] - rows.logsumexp(dim=-1)[at], at, after)
             total = (picked * torch.tensor(weights, device=picked.device)).sum()
             found[name].append(total - total.detach())
     return {name: torch.stack(of) for name, of in found.items()}

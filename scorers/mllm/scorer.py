@@ -35,8 +35,8 @@ class MLLMScorer:
 
     Values are in the dimension's range, e.g. 0 to 10; higher means more. With ``readout="expected"``, `std`
     is the spread of the model's answers and `mass` the probability that it gave to valid ones. An image costs
-    one pass over image and question, plus, for a model that answers as asked, some 30 to 80 answer tokens
-    packed into three to five short passes. One whose numbers are wholly undecided costs about 700, and one
+    one pass over image and question, plus, for a model that answers as asked, some 30 to 50 answer tokens
+    packed into three to five short passes. One whose numbers are wholly undecided costs more, and one
     that does not keep to three decimals may cost thousands, since then no branch can be cut short.
 
     With ``readout="levels"`` or ``"yes_no"`` the answer is a word and costs one short pass. A dimension whose
