@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         NoiseSearch,
         RewardGradient,
         RewritePrompt,
+        Tournament,
     )
     from .guidance.finetuning import FinetuneConfig
     from .guidance.text_encoder import swap_text_encoder
@@ -58,6 +59,7 @@ _HOME = {
     "Scorer": "scorers",
     "Scores": "scorers",
     "Target": "scorers",
+    "Tournament": "guidance",
     "finetune": "pipelines",
     "list_scorers": "scorers",
     "load_scorer": "scorers",
@@ -87,6 +89,7 @@ __all__ = [
     "Scorer",
     "Scores",
     "Target",
+    "Tournament",
     "finetune",
     "list_scorers",
     "load_scorer",

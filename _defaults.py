@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 AUTO = "auto"
-SEARCHES = (AUTO, "best_of_n", "joint", "drafts", "halving", "fk", "noise", "gradient")
+SEARCHES = (AUTO, "best_of_n", "joint", "drafts", "halving", "fk", "noise", "gradient", "tournament")
 """Names that come with the package, as `registry.GUIDANCE` has them."""
 DEFAULT_N = {"joint": 12}
 OTHERWISE_N = 16

@@ -7,6 +7,7 @@ from .run import Run
 from .search import Drafts, FKSteering, Halving, NoiseSearch, RewardGradient
 from .search.best_of_n import BestOfN
 from .search.joint import JointSearch
+from .search.tournament import Tournament
 from .types import Budget, Candidate, Guidance, Job, Noise, Request, Sampler
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "RewritePrompt",
     "Run",
     "Sampler",
+    "Tournament",
     "as_guidance",
     "choose",
     "guidance_from_dict",

@@ -278,6 +278,20 @@ class ReadoutScorer(DimensionScorer, Protocol):
         ...
 
 
+@runtime_checkable
+class ComparingScorer(Scorer, Protocol):
+    """A scorer that can say which of two images is better; where `compares`, it says nothing of a single one."""
+
+    @property
+    def compares(self) -> bool:
+        """Whether it does."""
+        ...
+
+    def compare(self, first: ImageInput, second: ImageInput, prompts: Sequence[str] | None = None) -> Scores:
+        """Probability in [0, 1] that the first image of each of B pairs is better."""
+        ...
+
+
 def check_prompts(prompts: Sequence[str] | None, num_images: int, scorer: str) -> list[str]:
     """Return the prompts of a scorer that needs them, one per image.
 

@@ -27,6 +27,7 @@ from .checkpoints import ScorerFacts, elsewhere, load_checkpoint
 from .core import Core
 from .options import MAX_NEW_TOKENS, MIN_MASS, NUMBERED, READOUTS, Option, ReadOptions
 from .reading.batch import Ask, Batch
+from .reading.pairs import compare_pairs
 from .reading.templates import PLACE, choose
 
 
@@ -277,6 +278,37 @@ class MLLMScorer:
         found = self._score(images, [self._ask(name) for name in dict.fromkeys(names)], prompts)
         return {name: scores for (_, name), scores in found.items()}
 
+    @property
+    def compares(self) -> bool:
+        """Whether it is read by "pairwise": it says which of two images is better, and nothing of one."""
+        return self.readout == "pairwise"
+
+    def compare(self, first: ImageInput, second: ImageInput, prompts: Sequence[str] | None = None) -> Scores:
+        """Probability in [0, 1] that the first image of each of B pairs is better, asked in both orders and averaged.
+
+        Of a scorer that is read by "pairwise". `std` is half of what the orders differ by. An image costs a pass over
+        both of its pair, for each order.
+
+        Raises:
+            InputError: the scorer does not compare; not two batches of one length; no prompts where they are needed.
+        """
+        check_images(first)
+        check_images(second)
+        if not self.compares:
+            raise InputError(
+                f"scorer '{self.name}' is read by {self.readout!r}, of one image at a time: load it with "
+                "readout='pairwise' to compare two"
+            )
+        if len(first) != len(second):
+            raise InputError(f"compare: expected pairs, got {len(first)} and {len(second)} images")
+        texts = check_prompts(prompts, len(first), self.name) if self.needs_prompt else None
+        parts = []
+        with self._core.undisturbed():
+            for rows in self._batches(len(first), max(1, self.batch_size // 4)):  # four images a pair
+                own = None if texts is None else texts[rows]
+                parts.append(compare_pairs(self._core, self.dimension, self.options, first[rows], second[rows], own))
+        return Scores.cat(parts)
+
     def score_readouts(
         self,
         images: ImageInput,
@@ -334,17 +366,17 @@ class MLLMScorer:
         texts = check_prompts(prompts, len(images), self.name) if self._needs_prompt(asks) else None
         parts: dict[Ask, list[Scores]] = {ask: [] for ask in asks}
         with self._core.undisturbed():
-            for rows in self._batches(len(images)):
+            for rows in self._batches(len(images), self.batch_size):
                 found = self._score_batch(images[rows], None if texts is None else texts[rows], asks) if asks else {}
                 for ask, scores in found.items():
                     parts[ask].append(scores)
             return {ask: Scores.cat(scores) for ask, scores in parts.items()}
 
-    def _batches(self, count: int) -> Iterator[slice]:
-        starts = range(0, count, self.batch_size)
+    def _batches(self, count: int, size: int) -> Iterator[slice]:
+        starts = range(0, count, size)
         hidden = True if len(starts) < 2 else (None if self.progress is None else not self.progress)
         for start in tqdm(starts, desc="scoring", unit="batch", disable=hidden, leave=False):
-            yield slice(start, start + self.batch_size)
+            yield slice(start, start + size)
 
     def _score_batch(self, images: ImageInput, prompts: list[str] | None, asks: Sequence[Ask]) -> dict[Ask, Scores]:
         pixels = images if isinstance(images, torch.Tensor) and torch.is_grad_enabled() else None
