@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         NoiseSearch,
         RewardGradient,
         RewritePrompt,
+        Tournament,
         Variations,
         Watch,
     )
@@ -60,6 +61,7 @@ _HOME = {
     "Scorer": "scorers",
     "Scores": "scorers",
     "Target": "scorers",
+    "Tournament": "guidance",
     "Variations": "guidance",
     "Watch": "guidance",
     "finetune": "pipelines",
@@ -91,6 +93,7 @@ __all__ = [
     "Scorer",
     "Scores",
     "Target",
+    "Tournament",
     "Variations",
     "Watch",
     "finetune",

@@ -8,7 +8,7 @@ EMBEDDED = Path(__file__).resolve().parent / "pipelines" / "embedded" / "weights
 """Folder of the model that ships with the package."""
 
 AUTO = "auto"
-SEARCHES = (AUTO, "best_of_n", "joint", "drafts", "halving", "fk", "noise", "gradient", "variations")
+SEARCHES = (AUTO, "best_of_n", "joint", "drafts", "halving", "fk", "noise", "gradient", "variations", "tournament")
 """Names that come with the package, as `registry.GUIDANCE` has them."""
 DEFAULT_N = {"joint": 12}
 OTHERWISE_N = 16

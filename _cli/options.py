@@ -93,6 +93,30 @@ def read_values(pairs: list[str] | None) -> dict[str, Any]:
     return settings
 
 
+def read_question(
+    readout: str | None, question: str | None, levels: str | None, low: float | None, high: float | None
+) -> dict[str, Any]:
+    """Return the arguments of `load_scorer` that were given; levels are "word=value" with commas between.
+
+    >>> read_question("levels", "Mood?", "very sad=-1, glad=1", None, None)["levels"]
+    {'very sad': -1.0, 'glad': 1.0}
+    """
+    values: dict[str, float] = {}
+    for part in (levels or "").split(",") if levels is not None else ():
+        word, _, value = (piece.strip() for piece in part.rpartition("="))
+        try:
+            number = float(value)
+        except ValueError:
+            number = None
+        if not word or number is None or word in values:
+            raise typer.BadParameter(
+                f"expected words and values, each once, as in bad=1,good=5, got {levels!r}", param_hint="--levels"
+            )
+        values[word] = number
+    given = {"readout": readout, "question": question, "levels": values or None, "low": low, "high": high}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def read_dtype(name: str) -> Any:
     """Return the torch dtype of a name.
 

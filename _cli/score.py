@@ -18,7 +18,7 @@ from rich.text import Text
 
 from .._errors import InputError
 from .console import INTERRUPTED, cell, err, friendly, hold, out
-from .options import GPUS, RAY, WORKERS, best_device, read_workers, silence_libraries
+from .options import GPUS, RAY, WORKERS, best_device, read_question, read_workers, silence_libraries
 
 if TYPE_CHECKING:
     from ..integrations.ray import Workers
@@ -32,6 +32,12 @@ cogguided score photos/ --dimension all
 cogguided score a.jpg b.png --dimension memorability --format json
 
 cogguided score photos/ --scorer clip --prompt "a red heart" --format csv > scores.csv
+
+cogguided score photos/ --scorer Qwen/Qwen2.5-VL-7B-Instruct --readout levels --dimension sharpness
+--question "Is this picture blurred, fair or sharp? Answer with one word." --levels blurred=1,fair=2,sharp=3
+
+cogguided score photos/ --scorer Qwen/Qwen2.5-VL-7B-Instruct --readout yes_no --prompt "a red heart"
+--question "Does this picture show {}? Answer Yes or No."
 
 find /data -name '*.jpg' -print0 | cogguided score --files - --out scores.parquet
 
@@ -61,6 +67,18 @@ def score(
     dimension: Annotated[str | None, typer.Option(help="'all', or names with commas between; default: all.")] = None,
     scorer: Annotated[str | None, typer.Option(help="What scores: a name, folder or hub name.")] = None,
     prompt: Annotated[str | None, typer.Option(help="Text to compare with, for scorers such as clip.")] = None,
+    readout: Annotated[
+        str | None,
+        typer.Option(help="How an MLLM is read: expected, greedy, levels or yes_no; default: as it is meant to be."),
+    ] = None,
+    question: Annotated[
+        str | None, typer.Option(help="Ask an MLLM this, {} in place of --prompt; --dimension names the score.")
+    ] = None,
+    levels: Annotated[
+        str | None, typer.Option(help="Words that may answer it and their values, as in bad=1,good=5.")
+    ] = None,
+    low: Annotated[float | None, typer.Option(help="Lowest value; default: of the levels.")] = None,
+    high: Annotated[float | None, typer.Option(help="Highest value; default: of the levels.")] = None,
     fmt: Annotated[
         Format, typer.Option("--format", help="How to print. In CSV, names that begin with = + - @ get an '.")
     ] = Format.table,
@@ -99,10 +117,11 @@ def score(
     found = chain([first], found)
     if out_file is not None:
         hold(out_file)
-    load = partial(load_judge, scorer, dimension, device)
+    own = read_question(readout, question, levels, low, high)
+    load = partial(load_judge, scorer, dimension, device, **own)
     pool = read_workers(ray, workers, gpus_per_worker)
     begin = begin_here if pool is None else partial(begin_on_ray, pool)
-    scores, terms, table = begin(found, load, prompt, out_file, overwrite, scorer)
+    scores, terms, table = begin(found, load, prompt, out_file, overwrite, {"scorer": scorer, **own})
     if table is None:
         rows = print_scores(shown(scores, quiet), terms, fmt)
         tell_invalid(sum(not row.valid for row in rows), len(rows), passed, strict)
@@ -140,14 +159,27 @@ def named(paths: list[Path] | None, files: Path | None) -> str:
     return ", ".join([*map(str, paths or ()), *([] if files is None else [f"the list {files}"])])
 
 
-def load_judge(scorer: str | None, dimension: str | None, device: str | None = None) -> Target:
-    """Load what the command line asks to score by, to a device by name or the best there is."""
-    from ..scorers import DIMENSIONS, load_scorer, load_target
+def load_judge(scorer: str | None, dimension: str | None, device: str | None = None, **own: Any) -> Target:
+    """Load what the command line asks to score by, to a device by name or the best there is.
 
-    loaded = None if scorer is None else load_scorer(scorer)
-    if loaded is not None and dimension is None:
-        return load_target(loaded).to(best_device(device))
+    `own`: how an MLLM is read, or a question to it.
+    """
+    from ..scorers import DIMENSIONS, load_scorer, load_target
+    from ..scorers.registry import scorer_arguments
+
     names = list(DIMENSIONS) if dimension in (None, "all") else [d.strip() for d in (dimension or "").split(",")]
+    if "question" in own and (scorer is None or (dimension is not None and len(names) > 1)):
+        raise InputError("--question makes one score of one MLLM: --scorer says which, --dimension names the score")
+    judge = scorer or (names[0] if own else None)
+    if own:
+        takes = scorer_arguments(judge or "")
+        if "readout" not in takes:
+            raise InputError(f"scorer '{judge}' is no MLLM: --{', --'.join(own)} cannot be used with it")
+        if dimension is not None and "dimension" in takes:
+            own["dimension"] = names[0]
+    loaded = None if judge is None else load_scorer(judge, **own)
+    if loaded is not None and ("question" in own or (scorer is not None and dimension is None)):
+        return load_target(loaded).to(best_device(device))
     return load_target(dict.fromkeys(names, 1.0), scorer=loaded).to(best_device(device))
 
 
@@ -161,7 +193,7 @@ def begin_here(
     prompt: str | None,
     out_file: Path | None,
     overwrite: bool,
-    scorer: str | None,
+    told: dict[str, Any],
 ) -> Begun:
     """Begin to score in this process."""
     from ..scorers.bulk import ScoreTable, score_files, table_settings
@@ -170,7 +202,7 @@ def begin_here(
     terms = list(target.weights)
     table = None
     if out_file is not None:
-        table = ScoreTable(out_file, terms, table_settings(target, prompt, scorer=scorer), overwrite)
+        table = ScoreTable(out_file, terms, table_settings(target, prompt, **told), overwrite)
     return score_files(files, target, prompt, out=table), terms, table
 
 
@@ -181,12 +213,11 @@ def begin_on_ray(
     prompt: str | None,
     out_file: Path | None,
     overwrite: bool,
-    scorer: str | None,
+    told: dict[str, Any],
 ) -> Begun:
     """Begin to score on Ray."""
     from ..integrations.ray import score_files_on_ray
 
-    told = {"scorer": scorer}
     scores = score_files_on_ray(files, load, prompt, workers=pool, out=out_file, overwrite=overwrite, told=told)
     return scores, scores.terms, scores.table
 

@@ -7,6 +7,7 @@ from .run import Run
 from .search import Drafts, FKSteering, Halving, NoiseSearch, RewardGradient, Variations
 from .search.best_of_n import BestOfN
 from .search.joint import JointSearch
+from .search.tournament import Tournament
 from .types import Budget, Candidate, Guidance, Job, Noise, Request, Sampler
 from .watching import Watch
 
@@ -27,6 +28,7 @@ __all__ = [
     "RewritePrompt",
     "Run",
     "Sampler",
+    "Tournament",
     "Variations",
     "Watch",
     "as_guidance",

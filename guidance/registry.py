@@ -13,6 +13,7 @@ from .rewriting.rewrite_prompt import RewritePrompt
 from .search import Drafts, FKSteering, Halving, NoiseSearch, RewardGradient, Variations
 from .search.best_of_n import BestOfN
 from .search.joint import JointSearch
+from .search.tournament import Tournament
 from .types import Guidance
 
 GUIDANCE: dict[str, type[Any]] = {
@@ -27,6 +28,7 @@ GUIDANCE: dict[str, type[Any]] = {
         NoiseSearch,
         RewardGradient,
         Variations,
+        Tournament,
     )
 }
 """Every guidance that the command line and a saved folder can name, each a dataclass of plain values; a new one is

@@ -177,8 +177,12 @@ class Run:
         candidate.valid = self.target is None
         candidate.error = None if self.target is None else NOT_SCORED
 
-    def make(self, jobs: Sequence[Job], batch_size: int | None = None) -> list[Candidate]:
-        """Sample and score jobs in order, in batches, until all are done or the budget ends.
+    def spend(self, looks: int) -> None:
+        """Count evaluations of a scorer that were not made by `score`."""
+        self._scored += looks
+
+    def make(self, jobs: Sequence[Job], batch_size: int | None = None, score: bool = True) -> list[Candidate]:
+        """Sample and score jobs in order, in batches, until all are done or the budget ends; or sample them alone.
 
         Whole images alone, one call of the pipeline a batch, so it works with pipelines that cannot be stopped
         half-way; that is why there is `search.pool.Pool` beside it, which can do more and needs more.
@@ -199,7 +203,7 @@ class Run:
                     self.note(f"budget spent: {len(waiting)} of {len(jobs)} candidates were not made")
                     break
                 batch = [waiting.popleft() for _ in range(size)]
-                if not self._make_batch(batch):
+                if not self._make_batch(batch, score):
                     waiting.extendleft(reversed(batch))
                 elif shown is not None:
                     shown.update(size)
@@ -227,7 +231,7 @@ class Run:
     def _left(limit: float | None, spent: float) -> float:
         return math.inf if limit is None else limit - spent
 
-    def _make_batch(self, batch: Sequence[Job]) -> bool:
+    def _make_batch(self, batch: Sequence[Job], score: bool = True) -> bool:
         """Sample and score; False if memory did not hold the batch and a smaller one should be tried."""
         seconds, nfe = self.seconds, self.nfe
         try:
@@ -244,7 +248,8 @@ class Run:
         sampled = self.seconds
         made = [self._candidate(job, image, batch) for job, image in zip(batch, images, strict=True)]
         self.candidates += made  # before scoring: an interrupt must not lose them
-        self.score(made)
+        if score:
+            self.score(made)
         for candidate in made:
             candidate.seconds["sample"] = (sampled - seconds) / len(batch)
             candidate.seconds["score"] = (self.seconds - sampled) / len(batch)

@@ -264,8 +264,13 @@ class DimensionScorer(Scorer, Protocol):
         """Return a scorer of another dimension on the same weights."""
         ...
 
-    def score_all(self, images: ImageInput, dimensions: Sequence[str] | None = None) -> dict[str, Scores]:
-        """Score the images in several dimensions at once (all, unless named)."""
+    def score_all(
+        self, images: ImageInput, dimensions: Sequence[str] | None = None, prompts: Sequence[str] | None = None
+    ) -> dict[str, Scores]:
+        """Score the images in several dimensions at once (all, unless named).
+
+        `prompts` are given only where a dimension needs them; a scorer of none that does need not take them.
+        """
         ...
 
 
@@ -280,6 +285,20 @@ class ReadoutScorer(DimensionScorer, Protocol):
         readouts: Sequence[str] = ("expected", "greedy"),
     ) -> dict[str, dict[str, Scores]]:
         """Score the images by several read-outs at once: scores by read-out, then by dimension."""
+        ...
+
+
+@runtime_checkable
+class ComparingScorer(Scorer, Protocol):
+    """A scorer that can say which of two images is better; where `compares`, it says nothing of a single one."""
+
+    @property
+    def compares(self) -> bool:
+        """Whether it does."""
+        ...
+
+    def compare(self, first: ImageInput, second: ImageInput, prompts: Sequence[str] | None = None) -> Scores:
+        """Probability in [0, 1] that the first image of each of B pairs is better."""
         ...
 
 

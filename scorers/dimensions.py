@@ -21,11 +21,15 @@ class Dimension:
     Attributes:
         name: as in `DIMENSIONS`.
         summary: one line.
-        labels: names of the bins, from the lowest to the highest.
+        labels: names of the bins, from the lowest to the highest; none: an answer is a number alone.
         edges: the ends of the bins, one more than labels: bin k is [edges[k], edges[k + 1]), the last one
-            closed.
-        question: what an MLLM is asked after it has seen the image.
+            closed. Without labels, the two ends of the scale.
+        question: what an MLLM is asked after it has seen the image; ``{}`` stands for the image's prompt.
         decimals: digits after the point in an answer.
+        readout: how an answer to the question is meant to be read; None: as numbers or by its label.
+        levels: (word, value) pairs that the read-out "levels" weighs; none: the labels, at the middle of their bins.
+        words: the two answers that "yes_no" or "pairwise" weighs; none: "Yes" and "No", or "First" and "Second".
+        comparison: what an MLLM is asked about two images, for the read-out "pairwise"; "": they are not compared.
     """
 
     name: str
@@ -34,17 +38,47 @@ class Dimension:
     edges: tuple[float, ...]
     question: str
     decimals: int = 3
+    readout: str | None = None
+    levels: tuple[tuple[str, float], ...] = ()
+    words: tuple[str, str] | None = None
+    comparison: str = ""
 
     def __post_init__(self) -> None:
         """Check that the bins are in order, without gaps, and each has a label."""
         ordered = all(a < b for a, b in zip(self.edges, self.edges[1:], strict=False))
-        if not self.labels or len(self.edges) != len(self.labels) + 1 or not ordered:
+        if len(self.edges) != (len(self.labels) or 1) + 1 or not ordered:
             raise InputError(
                 f"dimension '{self.name}': expected rising edges, one more than labels, got "
                 f"{len(self.labels)} labels and edges {self.edges}"
             )
         if len(set(self.labels)) != len(self.labels) or self.decimals < 1:
             raise InputError(f"dimension '{self.name}': labels must differ, and decimals be at least 1")
+        if self.levels:
+            _check_levels(self)
+
+    @property
+    def readouts(self) -> tuple[str, ...]:
+        """Ways in which it can be read, the one that is meant first.
+
+        >>> DIMENSIONS["memorability"].readouts
+        ('expected', 'greedy', 'levels', 'pairwise')
+        """
+        worded = ("levels",) if self.labels or self.levels else ()
+        found = ("expected", "greedy", *worded, *(("pairwise",) if self.comparison else ()))
+        if self.readout is None:
+            return found
+        if self.readout not in found[:2]:
+            return (self.readout,)  # an answer in words has no number
+        return (self.readout, *(name for name in found if name != self.readout))
+
+    @property
+    def weighed(self) -> tuple[tuple[str, float], ...]:
+        """(word, value) pairs of the read-out "levels".
+
+        >>> DIMENSIONS["aesthetics"].weighed[0]
+        ('very low', 1.75)
+        """
+        return self.levels or tuple((label, self.middle(label)) for label in self.labels)
 
     @property
     def low(self) -> float:
@@ -60,13 +94,15 @@ class Dimension:
         """Name the bin that holds `value`.
 
         Raises:
-            InputError: the value is not in [low, high].
+            InputError: the value is not in [low, high], or there are no labels.
 
         >>> DIMENSIONS["aesthetics"].label(3.5), DIMENSIONS["aesthetics"].label(10.0)
         ('low', 'very high')
         """
         if not self.low <= value <= self.high:
             raise InputError(f"{self.name} runs from {self.low:g} to {self.high:g}, got {value}")
+        if not self.labels:
+            raise InputError(f"{self.name} has no labels, its answers are numbers")
         return self.labels[min(bisect.bisect_right(self.edges, value), len(self.labels)) - 1]
 
     def bin(self, label: str) -> tuple[float, float]:
@@ -104,7 +140,8 @@ class Dimension:
         'medium 5.577'
         """
         rounded = round(value, self.decimals) + 0.0  # + 0.0 turns -0.0 into 0.0
-        return f"{self.label(rounded)} {rounded:.{self.decimals}f}"
+        number = f"{rounded:.{self.decimals}f}"
+        return f"{self.label(rounded)} {number}" if self.labels else number
 
     def numbers(self) -> list[str]:
         """List every number that a valid answer can hold, in rising order.
@@ -120,6 +157,18 @@ class Dimension:
         ]
 
 
+def _check_levels(dim: Dimension) -> None:
+    """Check the words and values of a dimension's levels."""
+    words = [word.strip() for word, _ in dim.levels]
+    if len(words) < 2 or not all(words):
+        raise InputError(f"levels of '{dim.name}': expected two words or more, each with a value, got {words}")
+    if len(set(words)) < len(words):
+        raise InputError(f"levels of '{dim.name}': a word occurs twice in {words}")
+    for word, value in dim.levels:
+        if not dim.low <= value <= dim.high:
+            raise InputError(f"levels of '{dim.name}': {word!r} is {value:g}, outside {dim.low:g} to {dim.high:g}")
+
+
 _DEGREES = ("very low", "low", "medium", "high", "very high")
 _FORMAT = "Answer with the label and the score only, nothing before or after, for example: {example}"
 
@@ -130,6 +179,10 @@ def _question(ask: str, bins: str, example: str) -> str:
         f"Choose the label whose range fits, then give the exact score with three decimals.\n{bins}\n"
         + _FORMAT.format(example=example)
     )
+
+
+def _compared(ask: str) -> str:
+    return f"{ask} Answer with one word only: First or Second."
 
 
 _TEN_POINTS = "very low: 0 to 3.5; low: 3.5 to 5; medium: 5 to 6.5; high: 6.5 to 8; very high: 8 to 10"
@@ -148,6 +201,7 @@ DIMENSIONS: Mapping[str, Dimension] = MappingProxyType(
                     _TEN_POINTS,
                     "medium 5.734",
                 ),
+                comparison=_compared("Which of these two pictures would most people find more beautiful?"),
             ),
             Dimension(
                 "funniness",
@@ -159,6 +213,7 @@ DIMENSIONS: Mapping[str, Dimension] = MappingProxyType(
                     _TEN_POINTS,
                     "high 7.218",
                 ),
+                comparison=_compared("Which of these two pictures would most people find funnier?"),
             ),
             Dimension(
                 "emotional_valence",
@@ -171,6 +226,7 @@ DIMENSIONS: Mapping[str, Dimension] = MappingProxyType(
                     "negative: below 0; neutral: about 0; positive: above 0",
                     "negative -1.362",
                 ),
+                comparison=_compared("Which of these two pictures gives the more pleasant feeling?"),
             ),
             Dimension(
                 "memorability",
@@ -183,6 +239,7 @@ DIMENSIONS: Mapping[str, Dimension] = MappingProxyType(
                     "very high: 0.8 to 1",
                     "medium 0.581",
                 ),
+                comparison=_compared("Which of these two pictures will people recognise more likely after one look?"),
             ),
         )
     }

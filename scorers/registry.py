@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -222,9 +222,9 @@ def _require_embedded(part: str) -> Path:
 
 def _mllm(
     model: str | Path,
-    dimension: str = "emotional_valence",
+    dimension: str | None = None,
     adapter: str | Path | None = None,
-    readout: str = "expected",
+    readout: str | None = None,
     batch_size: int = 16,
     device: Any = None,
     dtype: Any = None,
@@ -233,8 +233,13 @@ def _mllm(
     max_new_tokens: int = MAX_NEW_TOKENS,
     bits: int | None = None,
     pixels: tuple[int, int] | None = None,
+    question: str | None = None,
+    levels: Mapping[str, float] | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    words: tuple[str, str] | None = None,
 ) -> Scorer:
-    """Any Hugging Face image-text-to-text model, asked for one dimension."""
+    """Any Hugging Face image-text-to-text model, asked for one dimension or a question of your own."""
     from .mllm.scorer import MLLMScorer
     from .pixels import set_pixels
 
@@ -250,6 +255,11 @@ def _mllm(
         trust_remote_code=trust_remote_code,
         max_new_tokens=max_new_tokens,
         bits=bits,
+        question=question,
+        levels=levels,
+        low=low,
+        high=high,
+        words=words,
     )
     if pixels is not None:
         set_pixels(scorer.processor, *pixels)

@@ -166,7 +166,9 @@ class Target:
         shared: dict[str, Scores] = {}
         for group in together:
             if len(group) > 1:
-                answers = group[0][1].score_all(images, [scorer.dimension for _, scorer in group])
+                asked = [scorer.dimension for _, scorer in group]
+                needed = {"prompts": prompts} if any(scorer.needs_prompt for _, scorer in group) else {}
+                answers: dict[str, Scores] = group[0][1].score_all(images, asked, **needed)
                 shared.update({term.name: answers[scorer.dimension] for term, scorer in group})
         return {
             term.name: shared[term.name] if term.name in shared else term.scorer(images, prompts)

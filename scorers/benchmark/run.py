@@ -16,7 +16,7 @@ from ..._errors import InputError, ModelError, unknown_name
 from ..base import DimensionScorer, ReadoutScorer, Scorer, Scores
 from ..dimensions import DIMENSIONS
 from ..images import load_images
-from ..mllm.options import READOUTS
+from ..mllm.options import NUMBERED
 from ..ratings.reading import Rating
 from .folder import (
     Answer,
@@ -90,7 +90,7 @@ def plan_for(scorer: Scorer, ratings: Sequence[Rating], readouts: Sequence[str] 
     _check_readouts(readouts)
     in_data = [name for name in DIMENSIONS if any(r.dimension == name for r in ratings)]
     if isinstance(scorer, ReadoutScorer):
-        names = tuple(dict.fromkeys(readouts or READOUTS[:1]))
+        names = tuple(dict.fromkeys(readouts or NUMBERED[:1]))
     elif readouts:
         raise InputError(f"scorer '{scorer.name}' has no choice of read-outs: leave --readout out")
     else:
@@ -117,8 +117,8 @@ def plan_for(scorer: Scorer, ratings: Sequence[Rating], readouts: Sequence[str] 
 
 def _check_readouts(names: Sequence[str] | None) -> None:
     for name in names or ():
-        if name not in READOUTS:
-            raise unknown_name("readout", name, READOUTS)
+        if name not in NUMBERED:
+            raise unknown_name("readout", name, NUMBERED)
 
 
 def _ranked_note(scorer: Scorer, why: str) -> str:

@@ -3,12 +3,14 @@
 So "10.000", the minus sign and tokens of several digits need no special case. Where what is left to say moves the
 number by less than a thousandth of the range, the tree is cut: with single digits, the third decimal of a 0-to-10
 scale is taken to be there and is not looked at.
+
+Answers of a word alone, such as levels, or yes and no, are such a tree too, and small enough to be looked at in full.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -22,6 +24,9 @@ RESOLUTION = 1e-3
 ALIKE = 1e-2
 """Branches whose answers lie within this part of the range of their middle may be judged by a few of them."""
 
+OTHER = -1
+"""Token of an end that stands for every token but its siblings: "1", where "10" is an answer too."""
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -34,7 +39,7 @@ class AnswerTree:
     Nodes are in breadth-first order: the children of node n are ``first[n] : last[n]``, none for an end.
 
     Attributes:
-        tokens: (nodes,) token id, -1 at the root.
+        tokens: (nodes,) token id, or `OTHER`; -1 at the root.
         parents: (nodes,) parent, -1 at the root.
         first: (nodes,) first child.
         last: (nodes,) one past the last child.
@@ -45,6 +50,7 @@ class AnswerTree:
         cut_height: how many tokens short of an answer's end the tree is cut, 0 for not at all.
         stems: (nodes,) the branch that the node is or grows on, of those known to within `ALIKE`; -1 above them.
         single: (nodes,) whether only one number is beneath.
+        reach: (nodes,) how far from the middle of the answers beneath the furthest of them are.
     """
 
     tokens: Ints
@@ -58,6 +64,7 @@ class AnswerTree:
     cut_height: int
     stems: Ints
     single: Bools
+    reach: Floats
 
     @cached_property
     def full(self) -> AnswerTree:
@@ -111,9 +118,12 @@ def answer_tree(encode: Callable[[list[str]], list[list[int]]], dim: Dimension) 
     """
     numbers = [_Number(text, float(text)) for text in dim.numbers()]
     root = _Node(numbers[0].value, numbers[-1].value)
-    heads = encode(list(dim.labels))
-    tails = _shared_tails(encode, dim, heads)
-    if tails is not None:  # the usual case: each number is written alike after every label
+    heads = encode(list(dim.labels)) if dim.labels else []
+    tails = _shared_tails(encode, dim, heads) if dim.labels else None
+    if not dim.labels:
+        for number, tokens in zip(numbers, encode([n.text for n in numbers]), strict=True):
+            _insert(root, tokens, number, -1)
+    elif tails is not None:  # the usual case: each number is written alike after every label
         number_root = _Node(numbers[0].value, numbers[-1].value)
         for number, tail in zip(numbers, tails, strict=True):
             _insert(number_root, tail, number, -1)
@@ -126,6 +136,45 @@ def answer_tree(encode: Callable[[list[str]], list[list[int]]], dim: Dimension) 
     span = dim.high - dim.low
     cut_height, stem_height = _cut_heights(root, (RESOLUTION * span, ALIKE * span))
     return _flatten(root, cut_height, stem_height)
+
+
+def word_tree(
+    encode: Callable[[list[str]], list[list[int]]], words: Sequence[Sequence[str]], values: Sequence[float]
+) -> AnswerTree:
+    """Merge answers of a word each to a tree that is looked at in full.
+
+    A word counts with its whole probability, the product over its tokens. Where another word goes on from it, as "10"
+    does from "1", it counts as far as the answer does not go on so.
+
+    Args:
+        encode: token ids of each text, without special tokens.
+        words: the spellings of each answer; `labels` of the tree are their places.
+        values: what each answer stands for.
+
+    Raises:
+        ModelError: the tokenizer makes nothing of a word, or the same of two.
+
+    >>> spell = lambda texts: [[ord(character) for character in text] for text in texts]
+    >>> tree = word_tree(spell, [["1"], ["10", "ten"]], [1.0, 10.0])
+    >>> tree.values[tree.ends], tree.tokens[tree.ends]
+    (array([ 1., 10., 10.]), array([ -1,  48, 110]))
+    """
+    owners: dict[tuple[int, ...], int] = {}
+    for index, spellings in enumerate(words):
+        for word, tokens in zip(spellings, encode(list(spellings)), strict=True):
+            if not tokens:
+                raise ModelError(f"the model's tokenizer makes no token of the word {word!r}")
+            other = owners.setdefault(tuple(tokens), index)
+            if other != index:
+                raise ModelError(f"the model's tokenizer cannot tell {word!r} from {words[other][0]!r}")
+    begun = {path[:end] for path in owners for end in range(1, len(path))}
+    root = _Node(min(values), max(values))
+    for path, index in owners.items():
+        ending = (OTHER,) if path in begun else ()
+        _insert(root, [*path, *ending], _Number(words[index][0], values[index]), index)
+    _cut_heights(root, ())
+    tree = _flatten(root, 0, 0)
+    return replace(tree, opened=np.zeros(len(tree.tokens), dtype=bool))  # so that none waits for another
 
 
 @dataclass(frozen=True)
@@ -246,4 +295,5 @@ def _flatten(root: _Node, cut_height: int, stem_height: int, to_leaves: bool = F
         0 if to_leaves else cut_height,
         stems,
         np.array([node.low == node.high for _, node, _ in queue]),
+        np.array([(node.high - node.low) / 2 for _, node, _ in queue]),
     )

@@ -32,21 +32,21 @@ class ReadAnswer:
     error: str | None = None
 
 
-def from_reading(reading: Reading, dim: Dimension, min_mass: float) -> ReadAnswer:
+def from_reading(reading: Reading, labels: Sequence[str], min_mass: float) -> ReadAnswer:
     """Take the mean of an answer distribution, unless valid answers have less than `min_mass` of it.
 
-    >>> from ..dimensions import dimension
-    >>> from_reading(Reading(5.0, 1.0, 0.9, 2), dimension("aesthetics"), 0.1).label
-    'medium'
-    >>> from_reading(Reading(5.0, 1.0, 0.01, 2), dimension("aesthetics"), 0.1).error
+    >>> from_reading(Reading(5.0, 1.0, 0.9, 2), ["low", "medium", "high"], 0.1).label
+    'high'
+    >>> from_reading(Reading(5.0, 1.0, 0.01, 2), ["low", "medium", "high"], 0.1).error
     'the model gave valid answers a probability of 0.01, below min_mass=0.1'
     """
-    if reading.label < 0 or reading.mass < min_mass:
+    if reading.mass == 0 or reading.mass < min_mass:
         error = (
             f"the model gave valid answers a probability of {reading.mass:.2g}, below min_mass={min_mass:g}"
         )
         return ReadAnswer(mass=reading.mass, error=error)
-    return ReadAnswer(reading.mean, reading.std, reading.mass, dim.labels[reading.label])
+    label = labels[reading.label] if reading.label >= 0 else None
+    return ReadAnswer(reading.mean, reading.std, reading.mass, label)
 
 
 def from_text(text: str, dim: Dimension) -> ReadAnswer:

@@ -24,8 +24,10 @@ _PER_TOKEN = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_id
 _BRANCHABLE = {"full_attention", "sliding_attention"}
 
 
-def cut_prefix(inputs: Inputs, num_dropped: int) -> tuple[Inputs, list[int]]:
+def cut_prefix(inputs: Inputs, num_dropped: int | Sequence[int]) -> tuple[Inputs, list[int]]:
     """Drop the last tokens of every prompt in a right-padded batch; also return the lengths that remain.
+
+    `num_dropped` is one number for all prompts, or one each.
 
     >>> ids = torch.tensor([[5, 6, 7], [8, 9, 0]])
     >>> mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
@@ -33,7 +35,9 @@ def cut_prefix(inputs: Inputs, num_dropped: int) -> tuple[Inputs, list[int]]:
     >>> cut["attention_mask"].tolist(), lengths
     ([[1, 1], [1, 0]], [2, 1])
     """
-    lengths = [int(length) - num_dropped for length in inputs["attention_mask"].sum(dim=1)]
+    totals: list[int] = inputs["attention_mask"].sum(dim=1).tolist()
+    dropped = [num_dropped] * len(totals) if isinstance(num_dropped, int) else num_dropped
+    lengths = [total - less for total, less in zip(totals, dropped, strict=True)]
     width = max(lengths)
     cut = {}
     for key, tensor in inputs.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -23,11 +23,13 @@ from transformers import (
 
 from ..._defaults import EMBEDDED
 from ..._errors import InputError, ModelError, missing_extra
-from ..dimensions import DIMENSIONS, Dimension, dimension
+from ..dimensions import DIMENSIONS, Dimension
 from ..folders import PROCESSOR_FILES, home_of
+from .reading.templates import from_json, to_json
 
 FACTS_FILE = "cogguided_scorer.json"
 ADAPTER_FILE = "adapter_config.json"
+_OPTIONAL = ("default", "model", "adapter")
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,12 @@ class ScorerFacts:
         licence: licence of the weights.
         grounding: per dimension "human" or "proxy": what the model was aligned with.
         dimensions: the dimensions it can be asked for, with its own questions where it has some
-            (keys "dimensions": names, and "questions": texts by name).
+            (keys "dimensions": names, "questions": texts by name, and "templates": those of its own, by name, with
+            "readout", "question", "levels", "low", "high" and "words" as `load_scorer("mllm", ...)` takes them).
         system_prompt: put before the question, or None.
+        default: what is scored unless another dimension is named, or "".
+        model: folder or hub name of the model, where the folder holds none itself.
+        adapter: of a peft adapter on it, or "".
     """
 
     name: str = ""
@@ -50,6 +56,9 @@ class ScorerFacts:
     grounding: dict[str, str] = field(default_factory=dict)
     dimensions: dict[str, Dimension] = field(default_factory=lambda: dict(DIMENSIONS))
     system_prompt: str | None = None
+    default: str = ""
+    model: str = ""
+    adapter: str = ""
 
     @staticmethod
     def read(folder: Path) -> ScorerFacts:
@@ -66,17 +75,14 @@ class ScorerFacts:
             return ScorerFacts(name=folder.name)
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-            names = data.get("dimensions", list(DIMENSIONS))
-            questions = data.get("questions", {})
-            dims = {name: dimension(name) for name in names}
-            dims |= {name: replace(dims[name], question=str(text)) for name, text in questions.items()}
             return ScorerFacts(
                 name=str(data.get("name", folder.name)),
                 description=str(data.get("description", "")),
                 licence=str(data.get("licence", "")),
                 grounding={str(name): str(value) for name, value in data.get("grounding", {}).items()},
-                dimensions=dims,
+                dimensions=from_json(data),
                 system_prompt=data.get("system_prompt"),
+                **{key: str(data.get(key, "")) for key in _OPTIONAL},
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(f"{path}: {type(error).__name__}: {error}") from error
@@ -90,16 +96,20 @@ class ScorerFacts:
         ...     ScorerFacts.read(Path(folder)) == ScorerFacts(name="mine")
         True
         """
+        templates = to_json(self.dimensions)
         facts: dict[str, Any] = {
             "name": self.name,
             "description": self.description,
             "licence": self.licence,
             "dimensions": list(self.dimensions),
             "grounding": self.grounding,
-            "questions": {name: dim.question for name, dim in self.dimensions.items()},
+            "questions": {name: dim.question for name, dim in self.dimensions.items() if name not in templates},
         }
+        if templates:
+            facts["templates"] = templates
         if self.system_prompt is not None:
             facts["system_prompt"] = self.system_prompt
+        facts |= {key: getattr(self, key) for key in _OPTIONAL if getattr(self, key)}
         (folder / FACTS_FILE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
@@ -124,6 +134,8 @@ def load_checkpoint(
 
     Executed examples are in ``tests/scorers/test_checkpoints.py``.
     """
+    given = model
+    model, adapter = elsewhere(model, adapter)
     if adapter is None and hub_file(model, ADAPTER_FILE) is not None:
         adapter = local_adapter(model)
         model = base_of(adapter)
@@ -140,10 +152,28 @@ def load_checkpoint(
         homes.insert(0, local_adapter(adapter))
         loaded = _merge_adapter(loaded, homes[0])
     processor = load_processor(homes, str(model), trust_remote_code)
-    told = next((file for file in (hub_file(home, FACTS_FILE) for home in (adapter, model) if home) if file), None)
+    files = (hub_file(home, FACTS_FILE) for home in (given, adapter, model) if home)
+    told = next((file for file in files if file is not None), None)
     facts = ScorerFacts.read(homes[0] if told is None else told.parent)
     ready: Any = loaded.eval().requires_grad_(False)
     return ready if bits is not None else ready.to(place), processor, facts
+
+
+def elsewhere(model: str | Path, adapter: str | Path | None) -> tuple[str | Path, str | Path | None]:
+    """Where the weights of a folder are that holds facts alone, relative to it if it says so.
+
+    >>> elsewhere("owner/model", None)
+    ('owner/model', None)
+    """
+    folder = Path(model)
+    weights = any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
+    if weights or not (folder / FACTS_FILE).is_file():
+        return model, adapter
+    facts = ScorerFacts.read(folder)
+    if not facts.model:
+        return model, adapter
+    found = [str(folder / name) if name.startswith(".") else name for name in (facts.model, facts.adapter)]
+    return found[0], adapter or found[1] or None
 
 
 def few_bits(bits: int | None, dtype: torch.dtype, skipped: Sequence[str] = ("lm_head",)) -> object:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 
-from .answer_tree import AnswerTree, Ints
+from .answer_tree import OTHER, AnswerTree, Ints
 from .readout import AnswerSearch
+
+K = TypeVar("K")
 
 MOST_LOGITS = 2**28
 """So many logits at most are made in one pass: 1 GiB in float32. An undecided judge of a large vocabulary asks for
@@ -49,44 +51,60 @@ class _Walk:
 
 def search_answers(
     branches: Continuation,
-    questions: Mapping[str, Sequence[int]],
-    trees: Mapping[str, AnswerTree],
-    num_rows: int,
-) -> dict[str, list[AnswerSearch]]:
+    questions: Mapping[K, Sequence[Sequence[int]]],
+    trees: Mapping[K, AnswerTree],
+) -> dict[K, list[AnswerSearch]]:
     """Search every question's answers for every row; by question, the finished search of each row.
 
-    The first pass holds the questions and all labels, each later one the next tokens of the branches that
-    still matter: four to six passes over some fifty tokens for a model that answers as asked.
+    `questions` has the tokens of each question, of each row its own. The first pass holds the questions and all
+    labels, each later one the next tokens of the branches that still matter: four to six passes over some fifty
+    tokens for a model that answers as asked. Answers of a word alone are read in the first.
 
     An executed example is in ``tests/scorers/test_gradients.py``.
     """
+    num_rows = len(next(iter(questions.values())))
     walks: list[_Walk] = []
     first: list[tuple[_Walk, Ints]] = []
-    tokens: list[int] = []
-    parents: list[int] = []
+    tokens: list[list[int]] = [[] for _ in range(num_rows)]
+    parents: list[list[int]] = [[] for _ in range(num_rows)]
     keep: list[int] = []
-    layout: dict[str, tuple[int, Ints]] = {}
-    for name, question in questions.items():
-        for offset, token in enumerate(question):
-            parents.append(len(tokens) - 1 if offset else -1)
-            tokens.append(token)
-        nodes = AnswerSearch(trees[name]).next_nodes()
-        layout[name] = (len(tokens) - 1, nodes)
-        slots = np.full(len(trees[name].tokens), len(tokens) - 1)
+    for name, asked in questions.items():
+        end = _lay(asked, tokens, parents)
+        tree = trees[name]
+        nodes = AnswerSearch(tree).next_nodes()
+        slots = np.full(len(tree.tokens), end)
         for node in nodes[1:]:  # node 0, the empty answer, is the question's last token
-            slots[node] = len(tokens)
-            parents.append(int(slots[trees[name].parents[node]]))
-            tokens.append(int(trees[name].tokens[node]))
+            slots[node] = len(tokens[0])
+            for row in range(num_rows):
+                parents[row].append(int(slots[tree.parents[node]]))
+                tokens[row].append(int(tree.tokens[node]))
         keep.extend(int(slot) for slot in slots[nodes])
         for row in range(num_rows):
-            walks.append(_Walk(row, AnswerSearch(trees[name]), slots.copy()))
+            walks.append(_Walk(row, AnswerSearch(tree), slots.copy()))
             first.append((walks[-1], nodes))
-    logits = branches.extend([tokens] * num_rows, [parents] * num_rows, keep)
+    logits = branches.extend(tokens, parents, keep)
     place = {slot: index for index, slot in enumerate(keep)}
     _update(first, logits, place)
     while _advance(branches, walks, num_rows):
         pass
     return {name: [w.search for w in walks[i * num_rows :][:num_rows]] for i, name in enumerate(questions)}
+
+
+def _lay(
+    asked: Sequence[Sequence[int]], tokens: Sequence[list[int]], parents: Sequence[list[int]], base: int = 0
+) -> int:
+    """Add a question to every row's nodes so that it ends at the same one, whose slot is returned.
+
+    In front of shorter questions there are nodes that nobody sees. `base` is the first row's slot.
+    """
+    longest, start = max(map(len, asked)), base + len(tokens[0])
+    for row, question in enumerate(asked):
+        gap = longest - len(question)
+        tokens[row].extend([0] * gap)
+        tokens[row].extend(question)
+        parents[row].extend([-1] * (gap + 1))
+        parents[row].extend(range(start + gap, start + longest - 1))
+    return start + longest - 1
 
 
 def _advance(branches: Continuation, walks: Sequence[_Walk], num_rows: int) -> bool:
@@ -114,40 +132,54 @@ def _advance(branches: Continuation, walks: Sequence[_Walk], num_rows: int) -> b
 
 
 def _update(fed: Sequence[tuple[_Walk, Ints]], logits: torch.Tensor, place: Mapping[int, int]) -> None:
-    """Hand every walk the log probabilities of its nodes' children."""
+    """Hand every walk the log probabilities of its nodes' children: all in one gather, and one copy to the CPU."""
+    rows, columns, tokens = [], [], []
     for walk, nodes in fed:
-        columns = torch.tensor([place[int(slot)] for slot in walk.slots[nodes]], device=logits.device)
-        scores = logits[walk.row, columns].float()
-        logprobs = scores - scores.logsumexp(dim=-1, keepdim=True)
         parents, children = walk.search.children(nodes)
-        wanted = torch.from_numpy(walk.search.tree.tokens[children]).to(logits.device)
-        picked = logprobs[torch.from_numpy(parents).to(logits.device), wanted]
-        walk.search.update(nodes, picked.double().cpu().numpy())
+        at = np.array([place[int(slot)] for slot in walk.slots[nodes]])
+        columns.append(at[parents])
+        rows.append(np.full(len(parents), walk.row))
+        tokens.append(walk.search.tree.tokens[children])
+    row, column, token = (torch.from_numpy(np.concatenate(of)).to(logits.device) for of in (rows, columns, tokens))
+    sums = torch.stack([of.float().logsumexp(dim=-1) for of in logits])
+    picked = logits[row, column, token.clamp(min=0)].float() - sums[row, column]
+    found = with_others(picked, row * logits.shape[1] + column, token).double().cpu().numpy()
+    ends = np.cumsum([len(of) for of in tokens])
+    for (walk, nodes), part in zip(fed, np.split(found, ends[:-1]), strict=True):
+        walk.search.update(nodes, part)
+
+
+def with_others(logprobs: torch.Tensor, groups: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Put in log probabilities (E,) of `OTHER`: what the other tokens (E,) of its group (E,) leave. Graphs are kept.
+
+    >>> with_others(torch.tensor([0.3, 0.0]).log(), torch.tensor([0, 0]), torch.tensor([1, -1])).exp()
+    tensor([0.3000, 0.7000])
+    """
+    rest = tokens == OTHER
+    if not bool(rest.any()):
+        return logprobs
+    told = torch.zeros(int(groups.max()) + 1, dtype=logprobs.dtype, device=logprobs.device)
+    told = told.index_add(0, groups[~rest], logprobs[~rest].exp())
+    return torch.where(rest, torch.log1p(-told[groups].clamp(max=1 - 1e-7)), logprobs)
 
 
 def read_greedy(
     branches: Continuation,
-    questions: Mapping[str, Sequence[int]],
+    questions: Mapping[K, Sequence[Sequence[int]]],
     stop: frozenset[int],
-    num_rows: int,
     max_new_tokens: int,
-) -> list[dict[str, list[int]]]:
+) -> list[dict[K, list[int]]]:
     """Answer every question of every row with the likeliest next token, up to a stop token (left out).
 
     Other questions may have been asked of the same branches before.
 
     An executed example is in ``tests/scorers/test_decoding.py``.
     """
-    base = branches.num_slots
-    tokens: list[int] = []
-    parents: list[int] = []
-    ends: list[int] = []
-    for question in questions.values():
-        for offset, token in enumerate(question):
-            parents.append(base + len(tokens) - 1 if offset else -1)
-            tokens.append(token)
-        ends.append(len(tokens) - 1)
-    logits = branches.extend([tokens] * num_rows, [parents] * num_rows, ends)
+    base, num_rows = branches.num_slots, len(next(iter(questions.values())))
+    tokens: list[list[int]] = [[] for _ in range(num_rows)]
+    parents: list[list[int]] = [[] for _ in range(num_rows)]
+    ends = [_lay(asked, tokens, parents, base) - base for asked in questions.values()]
+    logits = branches.extend(tokens, parents, ends)
     answers: list[list[list[int]]] = [[[] for _ in questions] for _ in range(num_rows)]
     done = [[False] * len(questions) for _ in range(num_rows)]
     slots = [[base + end for end in ends] for _ in range(num_rows)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,46 +19,55 @@ from transformers import PreTrainedModel
 from ..._errors import ModelError
 from .branching import Branches, Inputs, Reruns, cut_prefix
 from .core import Core
+from .decoding import with_others
 from .readout import AnswerSearch
 
+K = TypeVar("K")
 Edges = tuple[list[int], list[int], list[float]]
 """Slots, tokens that follow them, and what their log probabilities weigh."""
 
 
 def attach_gradient(
-    core: Core, images: torch.Tensor, inputs: Inputs, searches: Mapping[str, Sequence[AnswerSearch]]
-) -> dict[str, torch.Tensor]:
-    """Return zeros by dimension, (B,), whose gradient is that of the expected scores.
+    core: Core,
+    pictures: Sequence[tuple[torch.Tensor, ...]],
+    texts: Sequence[str],
+    inputs: Inputs,
+    questions: Mapping[K, Sequence[Sequence[int]]],
+    searches: Mapping[K, Sequence[AnswerSearch]],
+) -> dict[K, torch.Tensor]:
+    """Return zeros by question, (B,), whose gradient is that of the expected scores.
 
     Args:
         core: the model; its weights take no gradient.
-        images: (B, 3, H, W) in [0, 1], with a graph.
+        pictures: of each prompt, (3, H, W) in [0, 1], with a graph.
+        texts: the first question of each prompt.
         inputs: the prompts of the same images, as the model was asked.
-        searches: by dimension, the finished search of each image.
+        questions: tokens of each question, of each prompt its own.
+        searches: the finished searches of each question.
 
     Raises:
         ModelError: the model's processor breaks the graph.
     """
-    names = list(searches)
-    first = core.questions[names[0]]
-    asked = {**inputs, **_pixels(core, images, inputs, core.facts.dimensions[names[0]].question)}
-    prefix, lengths = cut_prefix(asked, len(first))
+    asked = {**inputs, **_pixels(core, pictures, texts, inputs)}
+    prefix, lengths = cut_prefix(asked, [len(question) for question in next(iter(questions.values()))])
     tokens: list[list[int]] = []
     parents: list[list[int]] = []
     edges: list[list[Edges]] = []
-    for row in range(len(images)):
+    for row in range(len(pictures)):
         tokens.append([])
         parents.append([])
-        edges.append([_add(core.questions[n], searches[n][row], tokens[row], parents[row]) for n in names])
+        edges.append([_add(questions[n][row], of[row], tokens[row], parents[row]) for n, of in searches.items()])
     with _frozen(core.model):
         branches = (Branches if core.packed else Reruns)(core.model, prefix, lengths)
         logits = branches.extend(tokens, parents)
-    found: dict[str, list[torch.Tensor]] = {name: [] for name in names}
+    found: dict[K, list[torch.Tensor]] = {name: [] for name in searches}
     for row, of in enumerate(edges):
-        for name, (slots, following, weights) in zip(names, of, strict=True):
-            rows = logits[row, slots].float()
-            logprobs = rows[range(len(slots)), following] - rows.logsumexp(dim=-1)
-            total = (logprobs * torch.tensor(weights, device=logprobs.device)).sum()
+        for name, (slots, tokens_after, weights) in zip(searches, of, strict=True):
+            places, at = torch.tensor(slots, device=logits.device).unique(return_inverse=True)
+            rows = logits[row, places].float()
+            after = torch.tensor(tokens_after, device=logits.device)
+            picked = with_others(rows[at, after.clamp(min=0)] - rows.logsumexp(dim=-1)[at], at, after)
+            total = (picked * torch.tensor(weights, device=picked.device)).sum()
             found[name].append(total - total.detach())
     return {name: torch.stack(of) for name, of in found.items()}
 
@@ -92,9 +102,11 @@ def _add(question: Sequence[int], search: AnswerSearch, tokens: list[int], paren
     return edges
 
 
-def _pixels(core: Core, images: torch.Tensor, inputs: Inputs, question: str) -> Inputs:
-    """What the processor makes of the pixels: the values that the model was given, with a graph to `images`."""
-    soft = core.prepare(list(images), question)
+def _pixels(
+    core: Core, pictures: Sequence[tuple[torch.Tensor, ...]], texts: Sequence[str], inputs: Inputs
+) -> Inputs:
+    """What the processor makes of the pixels: the values that the model was given, with a graph to the pictures."""
+    soft = core.prepare(pictures, texts)
     found = {}
     for key, exact in inputs.items():
         made = soft.get(key)

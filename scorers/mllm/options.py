@@ -10,18 +10,19 @@ from ..._defaults import MIN_MASS as MIN_MASS
 from ..._errors import InputError, unknown_name
 
 T = TypeVar("T")
-READOUTS = ("expected", "greedy")
-
-
+READOUTS = ("expected", "greedy", "levels", "yes_no", "pairwise")
+NUMBERED = READOUTS[:3]
+"""Those that give a value on the scale of a dimension."""
 
 @dataclass(frozen=True)
 class ReadOptions:
     """How an answer is read; scorers on one model with equal options can be asked in one pass.
 
     Args:
-        readout: "expected" or "greedy".
+        readout: "expected", "greedy", "levels", "yes_no" or "pairwise"; of dimensions that cannot be read so, the way
+            they are meant to be.
         batch_size: images a pass.
-        min_mass: probability of valid answers below which an expected score is not valid.
+        min_mass: probability of valid answers below which a score is not valid; greedy ones have none.
         max_new_tokens: where a greedy answer that does not end is cut.
         progress: show a bar over the batches: True, False, or None for only on a terminal.
 

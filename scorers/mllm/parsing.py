@@ -64,6 +64,8 @@ def parse_answer(text: str, dim: Dimension) -> tuple[float, str | None]:
 
 
 def _parse_label(text: str, dim: Dimension) -> str | None:
+    if not dim.labels:
+        return None
     longest_first = sorted(dim.labels, key=len, reverse=True)
     said = re.findall(rf"\b(?:{'|'.join(map(re.escape, longest_first))})\b", text.lower())
     return str(said[0]) if len(set(said)) == 1 else None

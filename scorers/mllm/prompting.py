@@ -11,9 +11,12 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from .branching import Inputs
 
+Pictures = Sequence[Image.Image] | Sequence[torch.Tensor] | Sequence[tuple[Image.Image | torch.Tensor, ...]]
+"""What is asked about: one picture a question, or a tuple of several."""
+
 
 def chat(image: object, question: str, system_prompt: str | None = None) -> list[dict[str, Any]]:
-    """Write one question about one image as chat messages.
+    """Write one question about one image, or a tuple of several, as chat messages.
 
     >>> [part["type"] for part in chat("a.png", "memorability?")[-1]["content"]]
     ['image', 'text']
@@ -21,17 +24,20 @@ def chat(image: object, question: str, system_prompt: str | None = None) -> list
     before = (
         [{"role": "system", "content": [{"type": "text", "text": system_prompt}]}] if system_prompt else []
     )
-    asked = [{"type": "image", "image": image}, {"type": "text", "text": question}]
+    shown = image if isinstance(image, tuple) else (image,)
+    asked = [*({"type": "image", "image": one} for one in shown), {"type": "text", "text": question}]
     return [*before, {"role": "user", "content": asked}]
 
 
 def build_prompts(
     processor: ProcessorMixin,
-    pictures: Sequence[Image.Image] | Sequence[torch.Tensor],
+    pictures: Pictures,
     questions: Sequence[str],
     system_prompt: str | None = None,
 ) -> Inputs:
     """Run the processor over B pictures, one question each: image, question and the start of the answer.
+
+    A tuple of pictures is asked about in one question.
 
     Pictures may be tensors (3, H, W) in [0, 1]; where the processor computes in torch, their graph is kept.
 
@@ -41,7 +47,8 @@ def build_prompts(
     Executed with every family's processor in ``tests/scorers/test_mllm.py``.
     """
     template: Any = processor.apply_chat_template
-    scaled = {"do_rescale": False} if isinstance(pictures[0], torch.Tensor) else {}
+    first = pictures[0][0] if isinstance(pictures[0], tuple) else pictures[0]
+    scaled = {"do_rescale": False} if isinstance(first, torch.Tensor) else {}
     out: Any = template(
         [chat(picture, text, system_prompt) for picture, text in zip(pictures, questions, strict=True)],
         tokenize=True,

@@ -9,9 +9,13 @@ Wu et al. 2023, arXiv 2312.17090, does it for level names).
 Where the digits before a cut of the tree (see `answer_tree`) were not sure to be followed by more of a number, that
 would skew the weights, and the tree is followed to its leaves.
 
-Of branches whose answers lie within a hundredth of the range of their middle, the likeliest are followed, until what
-the others hold is so little that the mean cannot be out by more than a thousandth of the range, wherever in their
-branches their answers lie. Meanwhile they are taken to lie where those of the followed do: their spread is estimated.
+A number that is known in part is followed until it is known, unless all that are left together could not move the
+mean by more than `CUT` of the range, wherever in their intervals their answers lie: these are taken to lie in the
+middle.
+
+Of branches whose answers lie within a hundredth of the range of their middle, the likeliest are followed. The others
+are taken to lie, from their middles, where those of the followed do on average. How many are followed depends on
+how much these differ: until twice the standard error that they leave the mean is at most `CUT` of the range.
 """
 
 from __future__ import annotations
@@ -20,13 +24,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .answer_tree import ALIKE, RESOLUTION, AnswerTree, Floats, Ints
+from .answer_tree import AnswerTree, Floats, Ints
 from .parsing import parse_answer as parse_answer
 
 CUT = 5e-4
-"""Branches that together hold less than this part of the captured mass are left out."""
+"""So much of the range the mean may be out by for what was not followed; or of the mass be left out, where nothing of
+the number is known."""
+UNPROVEN = 0.1
+"""What a number that is known in part is taken to move the mean by at least: it may yet turn out to be none."""
 FEW = 8
 """How many branches are followed before it is asked whether they are enough."""
+FEW_OTHERS = 3
+"""How many of these are not the likeliest, but spread over the others."""
 SURE = 0.99
 """The tree may be cut if numbers begun went on as numbers with this probability."""
 MAX_NODES = 512
@@ -88,20 +97,42 @@ class AnswerSearch:
         )
         settled = open_ & tree.ends if self._doubted else open_ & (tree.ends | tree.branches)
         pending = np.flatnonzero(open_ & ~settled)
-        if mass[pending].sum() <= CUT * mass[settled].sum():
-            pending = np.flatnonzero(settled & tree.open_branches & (not self._doubted))
-            pending = pending[np.argsort(-mass[pending])]
-            left = mass[pending].sum() - np.cumsum(mass[pending])
-            begun = len(self._followed()) > 0
-            limit = (self._may_be_left() if begun else RESOLUTION / ALIKE / 2) * mass.sum()
-            if mass[pending].sum() <= (limit if begun else CUT * mass.sum()):
+        known = tree.opened[pending] & (not self._doubted)
+        reach = np.maximum(tree.reach[pending] / tree.range, UNPROVEN)
+        blur = mass[pending] * np.where(known, reach, 1.0)  # by so much could the mean be out without them
+        total = mass[settled].sum() + mass[pending][known].sum()
+        if blur.sum() <= CUT * total and settled.any():
+            if self._doubted:
                 return pending[:0]
-            many = max(int((left > limit).sum()) + 1, 0 if begun else FEW)  # so many, and what is left is little
-            return np.sort(pending[:many][:MAX_NODES])
-        pending = pending[np.argsort(mass[pending])]
+            pending = np.flatnonzero(settled & tree.open_branches)
+            pending = pending[np.argsort(-mass[pending])]
+            return np.sort(pending[self._sample(mass[pending], mass.sum())][:MAX_NODES])
+        order = np.argsort(blur)
         # Half of what may be cut is cut at this depth, the rest is kept for the depths to come.
-        chosen = pending[np.cumsum(mass[pending]) > CUT / 2 * mass.sum()]
+        chosen = pending[order][np.cumsum(blur[order]) > CUT / 2 * mass.sum()]
         return np.sort(self._with_only_children(chosen[-MAX_NODES:]))
+
+    def _sample(self, masses: Floats, total: float) -> Ints:
+        """Which of the branches that are not followed, by falling mass (M,), still should be.
+
+        First the likeliest, and some from among the others, for these may lie elsewhere in their branches.
+        """
+        if masses.sum() <= CUT * total:
+            return np.arange(0)
+        followed = self._followed()
+        if not len(followed):
+            top = np.arange(min(FEW - FEW_OTHERS, len(masses)))
+            rest = masses[len(top) :].cumsum()
+            marks = (np.arange(FEW_OTHERS) + 0.5) / FEW_OTHERS * (rest[-1] if len(rest) else 0.0)
+            return np.unique(np.append(top, len(top) + np.searchsorted(rest, marks)))[: len(masses)]
+        shifts = self._shifts()[0]
+        own = np.exp(self.logprobs[followed])
+        spread = float(np.sqrt(own @ (shifts - shifts.mean()) ** 2 / own.sum()))
+        left = np.append(masses[::-1].cumsum()[::-1], 0.0)  # if 0, 1, ... of them are followed
+        squares = np.append((masses[::-1] ** 2).cumsum()[::-1], 0.0)
+        counts = len(followed) + np.arange(len(left))
+        error = 2 * spread / self.tree.range * np.sqrt(left**2 / counts + squares) / total
+        return np.arange((error > CUT).sum())
 
     def _followed(self) -> Ints:
         """Branches that could have been judged by others, and were followed."""
@@ -125,14 +156,6 @@ class AnswerSearch:
         shifts = (mean - tree.values[followed]) * tree.outward[followed]
         return shifts, square, float(total.mean()) if len(total) else 1.0
 
-    def _may_be_left(self) -> float:
-        """Which part of the mass may lie in branches that are not followed.
-
-        A branch's answers are within `ALIKE` of its middle, and it is taken to lie at the mean shift from there.
-        """
-        shifts = self._shifts()[0]
-        return max(CUT, RESOLUTION / (ALIKE + abs(float(shifts.mean())) / self.tree.range))
-
     def _with_only_children(self, nodes: Ints) -> Ints:
         """Add children that have no sibling, such as the point after an integer: no need to wait for them."""
         tree, level, found = self.tree, nodes, [nodes]
@@ -151,12 +174,11 @@ class AnswerSearch:
 
     def update(self, nodes: Ints, logprobs: Floats) -> None:
         """Take the log probabilities of the children of `nodes`, in the order of `children(nodes)`."""
+        # a node may come with its child: one after the other, each from its parent's
         start = 0
-        for node in nodes:
-            count = self.tree.last[node] - self.tree.first[node]
-            children = slice(self.tree.first[node], self.tree.last[node])
-            self.logprobs[children] = self.logprobs[node] + logprobs[start : start + count]
-            start += count
+        for node, first, last in zip(nodes, self.tree.first[nodes], self.tree.last[nodes], strict=True):
+            self.logprobs[first:last] = self.logprobs[node] + logprobs[start : start + last - first]
+            start += last - first
         self._fed[nodes] = True
 
     def outcome(self) -> tuple[Ints, Floats, Floats, float]:
@@ -170,8 +192,9 @@ class AnswerSearch:
         ends = np.flatnonzero(known & tree.ends)
         if self._doubted:
             return ends, tree.values[ends], np.zeros(len(ends)), 1.0
-        nodes = np.flatnonzero(known & tree.branches)
-        values, variances, continued = tree.values[nodes], np.zeros(len(nodes)), 1.0
+        left = known & tree.opened & (tree.stems < 0) & ~self._fed  # known in part, and left so
+        nodes = np.flatnonzero((known & tree.branches) | left)
+        values, variances, continued = tree.values[nodes], np.where(left, tree.reach**2 / 3, 0.0)[nodes], 1.0
         followed = self._followed()
         if len(followed):
             shifts, within, continued = self._shifts()
@@ -224,7 +247,7 @@ class Reading:
         mean: in the dimension's unit.
         std: in the same unit.
         mass: probability of valid answers, in [0, 1].
-        label: index of the most probable label, -1 if nothing was captured.
+        label: index of the most probable label, -1 if nothing was captured or answers have no labels.
     """
 
     mean: float
@@ -253,5 +276,5 @@ def read_distribution(
     mean = float(weights @ values)
     within = 0.0 if variances is None else float(weights @ variances)
     std = float(np.sqrt(weights @ (values - mean) ** 2 + within))
-    by_label = np.bincount(labels, weights=weights)
-    return Reading(mean, std, mass, int(by_label.argmax()))
+    by_label = np.bincount(labels + 1, weights=weights)
+    return Reading(mean, std, mass, int(by_label.argmax()) - 1)

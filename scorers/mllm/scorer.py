@@ -2,41 +2,38 @@
 
 The model sees the image, then a question of `dimensions`, and answers "label, then number", as in CogIP-Bench
 (arXiv 2511.22805). Read-outs: `expected`, the mean of its answer distribution (`readout`), or `greedy`, the
-likeliest text, parsed strictly.
+likeliest text, parsed strictly; `levels`, the mean over some words (Q-Align, arXiv 2312.17090); `yes_no`, the
+probability of yes (as VQAScore, arXiv 2404.01291); `pairwise`, which of two images is better.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub import CommitInfo
-from PIL import Image
 from tqdm import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
-from ..._errors import ModelError, unknown_name
-from ..base import ImageInput, Scores
-from ..images import check_images, load_images, name_of
+from ..._errors import InputError, unknown_name
+from ..base import ImageInput, Scores, check_prompts
+from ..dimensions import Dimension
+from ..images import check_images
 from ..precision import own_precision
-from .answers import ReadAnswer, from_reading, from_text, to_scores
-from .branching import Branches, Inputs, Reruns, cut_prefix
-from .checkpoints import ScorerFacts, load_checkpoint
+from .checkpoints import ScorerFacts, elsewhere, load_checkpoint
 from .core import Core
-from .decoding import Continuation, read_greedy, search_answers
-from .gradients import attach_gradient
-from .options import MAX_NEW_TOKENS, MIN_MASS, READOUTS, Option, ReadOptions
-from .prompting import stop_tokens
-from .readout import AnswerSearch, Distribution
+from .options import MAX_NEW_TOKENS, MIN_MASS, NUMBERED, READOUTS, Option, ReadOptions
+from .reading.batch import Ask, distributions_of, score_batch
+from .reading.pairs import compare_pairs
+from .reading.templates import PLACE, choose
+from .readout import Distribution
 
 if TYPE_CHECKING:
     from ..publishing import CardFacts
-
-Searches = dict[str, list[AnswerSearch]]
-"""By dimension, the finished search of each image."""
 
 
 class MLLMScorer:
@@ -44,11 +41,14 @@ class MLLMScorer:
 
     Values are in the dimension's range, e.g. 0 to 10; higher means more. With ``readout="expected"``, `std`
     is the spread of the model's answers and `mass` the probability that it gave to valid ones. An image costs
-    one pass over image and question, plus, for a model that answers as asked, some 30 to 80 answer tokens
-    packed into three to five short passes. One whose numbers are wholly undecided costs about 700, and one
+    one pass over image and question, plus, for a model that answers as asked, some 30 to 50 answer tokens
+    packed into three to five short passes. One whose numbers are wholly undecided costs more, and one
     that does not keep to three decimals may cost thousands, since then no branch can be cut short.
 
-    Images given as a tensor with a graph get the expected score's gradient: of the score that the model gives
+    With ``readout="levels"`` or ``"yes_no"`` the answer is a word and costs one short pass. A dimension whose
+    question is answered in words is read so whatever `readout` says of the others (`Dimension.readouts`).
+
+    Images given as a tensor with a graph get the score's gradient: of the score that the model gives
     to the same pixels rounded to 8 bits, through the processor's own resizing. It costs one pass more, and the
     memory of a backward pass through the model. Greedy scores have none.
 
@@ -56,12 +56,10 @@ class MLLMScorer:
 
     Attributes:
         dimension: the dimension that a plain call scores.
-        options: how answers are read (`ReadOptions`); `readout`, `batch_size`, `min_mass`, `max_new_tokens` and
+        options: how answers are read (`ReadOptions`); `batch_size`, `min_mass`, `max_new_tokens` and
             `progress` are its fields, and can be set here.
     """
 
-    needs_prompt = False
-    readout = Option[str]()
     batch_size = Option[int]()
     min_mass = Option[float]()
     max_new_tokens = Option[int]()
@@ -78,9 +76,9 @@ class MLLMScorer:
     def from_pretrained(
         cls,
         model: str | Path,
-        dimension: str = "emotional_valence",
+        dimension: str | None = None,
         adapter: str | Path | None = None,
-        readout: str = "expected",
+        readout: str | None = None,
         batch_size: int = 16,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -88,14 +86,22 @@ class MLLMScorer:
         trust_remote_code: bool = False,
         max_new_tokens: int = MAX_NEW_TOKENS,
         bits: int | None = None,
+        question: str | None = None,
+        levels: Mapping[str, float] | None = None,
+        low: float | None = None,
+        high: float | None = None,
+        words: tuple[str, str] | None = None,
     ) -> MLLMScorer:
         """Load a model from a folder or the hub.
 
         Args:
-            model: folder or hub name of an image-text-to-text model, or folder of a peft adapter.
-            dimension: what a plain call scores.
+            model: folder or hub name of an image-text-to-text model, or folder of a peft adapter, or of a
+                ``cogguided_scorer.json`` that names one.
+            dimension: what a plain call scores; default: "emotional_valence", or the first that the model has. With
+                a question of your own, its name; default: the read-out's.
             adapter: folder or hub name of a peft adapter on `model`.
-            readout: "expected" or "greedy".
+            readout: "expected", "greedy", "levels", "yes_no" or "pairwise"; default: as the dimension is meant to be
+                read, which is "expected" unless the model's folder says otherwise.
             batch_size: images a pass.
             device: default: the GPU if there is one.
             dtype: default: float32 on a CPU, bfloat16 elsewhere.
@@ -103,15 +109,35 @@ class MLLMScorer:
             trust_remote_code: run code that comes with the model.
             max_new_tokens: where a greedy answer that does not end is cut; one that ends costs no more.
             bits: 8 or 4, to load a large model into a small GPU (needs bitsandbytes).
+            question: what is asked after the image, ``{}`` in place of its prompt.
+            levels: words that may answer the question and their values, for "levels".
+            low: lowest value of the scale; default: of the levels.
+            high: highest value.
+            words: the two that may answer, the one that counts first, for "yes_no" (default "Yes" and "No") and
+                "pairwise" ("First" and "Second"); their case does not matter.
 
         Raises:
             ModelError: the model cannot be loaded or is of another kind.
-            InputError: an argument out of range; UnknownNameError for a dimension that it does not have.
+            InputError: an argument out of range, or a question without what its read-out needs; UnknownNameError for
+                a dimension that it does not have.
 
-        Executed examples are in ``tests/scorers/test_mllm.py``.
+        Executed examples are in ``tests/scorers/test_mllm.py`` and ``tests/scorers/test_own_questions.py``.
         """
-        loaded = load_checkpoint(model, adapter, device, dtype, trust_remote_code, bits)
-        return cls.from_loaded(*loaded, dimension, ReadOptions(readout, batch_size, min_mass, max_new_tokens))
+        asked = (readout, question, levels, low, high, words)
+        if question is not None and dimension is None:
+            choose({}, dimension, *asked)  # before anything large is loaded
+        network, processor, facts = load_checkpoint(model, adapter, device, dtype, trust_remote_code, bits)
+        dim, way = choose(facts.dimensions, dimension, *asked, default=facts.default)
+        home, patch = elsewhere(model, adapter)
+        facts = replace(
+            facts,
+            dimensions={**facts.dimensions, dim.name: dim},
+            model=_place(home),
+            adapter="" if patch is None else _place(patch),
+        )
+        own = way == dim.readout and way not in NUMBERED[:2]  # its question can be answered in no other way
+        options = ReadOptions(NUMBERED[0] if own else way, batch_size, min_mass, max_new_tokens)
+        return cls.from_loaded(network, processor, facts, dim.name, options)
 
     @classmethod
     def from_loaded(
@@ -157,19 +183,34 @@ class MLLMScorer:
         return self._core.facts
 
     @property
+    def readout(self) -> str:
+        """How the dimension is read: as `options` say, or, where it cannot be read so, as it is meant to be."""
+        return self._readout_of(self.dimension)
+
+    @readout.setter
+    def readout(self, name: str) -> None:
+        self._check_readout(name, self.dimension)
+        self.options = replace(self.options, readout=name)
+
+    @property
     def differentiable(self) -> bool:
-        """Whether gradients reach image tensors: of expected scores."""
-        return self.readout == "expected"
+        """Whether gradients reach image tensors: of all but greedy scores."""
+        return self.readout != "greedy"
+
+    @property
+    def needs_prompt(self) -> bool:
+        """Whether the question is about the image and its prompt."""
+        return self._needs_prompt([self._ask(self.dimension)])
 
     @property
     def low(self) -> float:
-        """Lowest value of the dimension."""
-        return self._core.facts.dimensions[self.dimension].low
+        """Lowest value of the scale."""
+        return 0.0 if self.readout == "pairwise" else self._dim(self.dimension).low
 
     @property
     def high(self) -> float:
-        """Highest value of the dimension."""
-        return self._core.facts.dimensions[self.dimension].high
+        """Highest value of the scale."""
+        return 1.0 if self.readout == "pairwise" else self._dim(self.dimension).high
 
     @property
     def dimensions(self) -> tuple[str, ...]:
@@ -190,6 +231,14 @@ class MLLMScorer:
     def processor(self) -> ProcessorMixin:
         """The model's processor."""
         return self._core.processor
+
+    def save(self, folder: str | Path) -> None:
+        """Write the questions into a folder from which `load_scorer(folder)` makes this scorer again.
+
+        It gets a ``cogguided_scorer.json`` that names the model; the weights stay where they are.
+        """
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        replace(self.facts, default=self.dimension).write(Path(folder))
 
     def with_dimension(self, name: str) -> MLLMScorer:
         """Return a scorer of another dimension on the same weights.
@@ -239,164 +288,159 @@ class MLLMScorer:
             return upload(staged, name, private=private, token=token)
 
     def __call__(self, images: ImageInput, prompts: Sequence[str] | None = None) -> Scores:
-        """Score B images in the scorer's dimension; `prompts` are not looked at.
+        """Score B images in the scorer's dimension; `prompts` are looked at where the question has a place for them.
 
         Raises:
-            InputError: not a batch of images.
+            InputError: not a batch of images; no prompts where they are needed; a scorer that compares images.
         """
-        return self.score_all(images, [self.dimension])[self.dimension]
+        return self.score_all(images, [self.dimension], prompts)[self.dimension]
 
-    def score_all(self, images: ImageInput, dimensions: Sequence[str] | None = None) -> dict[str, Scores]:
+    def score_all(
+        self, images: ImageInput, dimensions: Sequence[str] | None = None, prompts: Sequence[str] | None = None
+    ) -> dict[str, Scores]:
         """Score B images in all dimensions (or those named), with one pass over image and prompt start.
 
+        By default in all that look at no more than `prompts` has: without them, none that needs them; and in none of
+        those that compare images.
+
         Raises:
-            InputError: not a batch of images; UnknownNameError for a dimension that the model does not have.
+            InputError: not a batch of images, or no prompts where they are needed; UnknownNameError for a dimension
+                that the model does not have.
         """
-        return self.score_readouts(images, dimensions, [self.readout])[self.readout]
+        names = dimensions
+        if names is None:
+            asks = [self._ask(name) for name in self.dimensions]
+            names = [
+                a[1] for a in asks if a[0] != "pairwise" and (prompts is not None or not self._needs_prompt([a]))
+            ]
+        found = self._score(images, [self._ask(name) for name in dict.fromkeys(names)], prompts)
+        return {name: scores for (_, name), scores in found.items()}
+
+    @property
+    def compares(self) -> bool:
+        """Whether it is read by "pairwise": it says which of two images is better, and nothing of one."""
+        return self.readout == "pairwise"
+
+    def compare(self, first: ImageInput, second: ImageInput, prompts: Sequence[str] | None = None) -> Scores:
+        """Probability in [0, 1] that the first image of each of B pairs is better, asked in both orders and averaged.
+
+        Of a scorer that is read by "pairwise". `std` is half of what the orders differ by. An image costs a pass over
+        both of its pair, for each order.
+
+        Raises:
+            InputError: the scorer does not compare; not two batches of one length; no prompts where they are needed.
+        """
+        check_images(first)
+        check_images(second)
+        if not self.compares:
+            raise InputError(
+                f"scorer '{self.name}' is read by {self.readout!r}, of one image at a time: load it with "
+                "readout='pairwise' to compare two"
+            )
+        if len(first) != len(second):
+            raise InputError(f"compare: expected pairs, got {len(first)} and {len(second)} images")
+        texts = check_prompts(prompts, len(first), self.name) if self.needs_prompt else None
+        parts = []
+        with self._core.undisturbed():
+            for rows in self._batches(len(first), max(1, self.batch_size // 4)):  # four images a pair
+                own = None if texts is None else texts[rows]
+                parts.append(compare_pairs(self._core, self.dimension, self.options, first[rows], second[rows], own))
+        return Scores.cat(parts)
 
     def score_readouts(
         self,
         images: ImageInput,
         dimensions: Sequence[str] | None = None,
-        readouts: Sequence[str] = READOUTS,
+        readouts: Sequence[str] = READOUTS[:2],
+        prompts: Sequence[str] | None = None,
     ) -> dict[str, dict[str, Scores]]:
         """Score B images by several read-outs, all on one pass over the image; scores by read-out, dimension.
 
         Raises:
-            InputError: not a batch of images; UnknownNameError for an unknown dimension or read-out.
+            InputError: not a batch of images, or a dimension that cannot be read so; UnknownNameError for an unknown
+                dimension or read-out.
         """
-        check_images(images)
         names = list(dict.fromkeys(self.dimensions if dimensions is None else dimensions))
-        for name in names:
-            if name not in self._core.facts.dimensions:
-                raise unknown_name(f"dimension of {self.model_name}", name, self.dimensions)
         for readout in readouts:
-            if readout not in READOUTS:
-                raise unknown_name("readout", readout, READOUTS)
-        parts: dict[str, dict[str, list[Scores]]] = {r: {name: [] for name in names} for r in readouts}
-        with self._core.undisturbed():
-            for batch in self._batches(images):
-                for readout, by_name in self._score_batch(batch, names, list(parts)).items():
-                    for name, scores in by_name.items():
-                        parts[readout][name].append(scores)
-            return {r: {n: Scores.cat(scores) for n, scores in by.items()} for r, by in parts.items()}
+            for name in names:
+                self._check_readout(readout, name)
+        found = self._score(
+            images, [(readout, name) for readout in dict.fromkeys(readouts) for name in names], prompts
+        )
+        return {readout: {name: found[readout, name] for name in names} for readout in readouts}
 
-    def distributions(self, images: ImageInput, dimension: str | None = None) -> list[Distribution | None]:
+    def distributions(
+        self, images: ImageInput, dimension: str | None = None, prompts: Sequence[str] | None = None
+    ) -> list[Distribution | None]:
         """Return what the model itself believes of B images in a dimension; None where an image cannot be read.
 
-        The mean of each is the expected score, up to what was cut (see `readout`).
+        The mean of each is the score (of a greedy scorer: the expected one), up to what was cut (see `readout`).
 
         Raises:
-            InputError: not a batch of images; UnknownNameError for a dimension that the model does not have.
+            InputError: not a batch of images; no prompts where they are needed; a dimension that is read by pairs.
+            UnknownNameError: a dimension that the model does not have.
         """
-        name = dimension or self.dimension
-        if name not in self._core.facts.dimensions:
-            raise unknown_name(f"dimension of {self.model_name}", name, self.dimensions)
-        check_images(images)
+        readout, name = self._ask(dimension or self.dimension)
+        ask = ("expected" if readout == "greedy" else readout, name)
+        texts = self._check([ask], images, prompts)
         found: list[Distribution | None] = []
-        with self._core.undisturbed(), torch.inference_mode():
-            for batch in self._batches(images):
-                said: list[Distribution | None] = [None] * len(batch)
-                for group, _, searches in self._read_batch(batch, [name], ["expected"])[1]:
-                    for row, search in zip(group, searches[name], strict=True):
-                        said[row] = search.distribution()
-                found += said
+        with self._core.undisturbed():
+            for rows in self._batches(len(images), self.batch_size):
+                own = None if texts is None else texts[rows]
+                found += distributions_of(self._core, images[rows], own, ask, self.options)
         return found
 
-    def _batches(self, images: ImageInput) -> Iterator[ImageInput]:
-        starts = range(0, len(images), self.batch_size)
+    def _dim(self, name: str) -> Dimension:
+        dims = self._core.facts.dimensions
+        if name not in dims:
+            raise unknown_name(f"dimension of {self.model_name}", name, dims)
+        return dims[name]
+
+    def _readout_of(self, name: str) -> str:
+        known = self._dim(name).readouts
+        return self.options.readout if self.options.readout in known else known[0]
+
+    def _ask(self, name: str) -> Ask:
+        return self._readout_of(name), name
+
+    def _check_readout(self, readout: str, name: str) -> None:
+        if readout not in READOUTS:
+            raise unknown_name("readout", readout, READOUTS)
+        known = self._dim(name).readouts
+        if readout not in known:
+            raise InputError(f"'{name}' can be read by {', '.join(known)}, not by {readout!r}")
+
+    def _needs_prompt(self, asks: Sequence[Ask]) -> bool:
+        dims = [(readout, self._dim(name)) for readout, name in asks]
+        return any(PLACE in (dim.comparison if r == "pairwise" else dim.question) for r, dim in dims)
+
+    def _check(self, asks: Sequence[Ask], images: ImageInput, prompts: Sequence[str] | None) -> list[str] | None:
+        check_images(images)
+        for readout, name in asks:
+            if readout == "pairwise":
+                raise InputError(
+                    f"scorer '{name}' says which of two images is better, and nothing of one: call "
+                    "scorer.compare(first, second), or search with Tournament(n)"
+                )
+        return check_prompts(prompts, len(images), self.name) if self._needs_prompt(asks) else None
+
+    def _score(self, images: ImageInput, asks: Sequence[Ask], prompts: Sequence[str] | None) -> dict[Ask, Scores]:
+        texts = self._check(asks, images, prompts)
+        parts: dict[Ask, list[Scores]] = {ask: [] for ask in asks}
+        with self._core.undisturbed():
+            for rows in self._batches(len(images), self.batch_size):
+                own = None if texts is None else texts[rows]
+                found = score_batch(self._core, images[rows], own, asks, self.options) if asks else {}
+                for ask, scores in found.items():
+                    parts[ask].append(scores)
+            return {ask: Scores.cat(scores) for ask, scores in parts.items()}
+
+    def _batches(self, count: int, size: int) -> Iterator[slice]:
+        starts = range(0, count, size)
         hidden = True if len(starts) < 2 else (None if self.progress is None else not self.progress)
         for start in tqdm(starts, desc="scoring", unit="batch", disable=hidden, leave=False):
-            yield images[start : start + self.batch_size]
-
-    def _score_batch(self, images: ImageInput, names: list[str], readouts: list[str]) -> dict[str, dict[str, Scores]]:
-        tracked = isinstance(images, torch.Tensor) and images.requires_grad and torch.is_grad_enabled()
-        with torch.inference_mode():
-            scores, asked = self._read_batch(images, names, readouts)
-        if tracked and "expected" in scores:
-            assert isinstance(images, torch.Tensor)
-            for group, inputs, searches in asked:
-                added = attach_gradient(self._core, images[group], inputs, searches)
-                for name, zeros in added.items():
-                    scores["expected"][name] = _plus(scores["expected"][name], group, zeros)
-        return scores
-
-    def _read_batch(
-        self, images: ImageInput, names: list[str], readouts: list[str]
-    ) -> tuple[dict[str, dict[str, Scores]], list[tuple[list[int], Inputs, Searches]]]:
-        """Scores by read-out and dimension; and what was asked of which images, with the searches' outcomes."""
-        pictures, errors = load_images(images, on_error="nan")
-        good = {index: picture for index, picture in enumerate(pictures) if picture is not None}
-        said: dict[int, dict[str, dict[str, ReadAnswer]]] = {}
-        asked = []
-        for group, inputs in self._prepared(images, good, self._core.facts.dimensions[names[0]].question, errors):
-            answers, searches = self._answer(inputs, names, readouts)
-            said.update(zip(group, answers, strict=True))
-            asked.append((group, inputs, searches))
-        rows = range(len(pictures))
-        scores = {
-            readout: {
-                name: to_scores(
-                    [said[row][readout][name] if row in said else ReadAnswer(error=errors[row]) for row in rows]
-                )
-                for name in names
-            }
-            for readout in readouts
-        }
-        return scores, asked
-
-    def _prepared(
-        self, images: ImageInput, good: dict[int, Image.Image], question: str, errors: list[str | None]
-    ) -> Iterator[tuple[list[int], Inputs]]:
-        """Yield the processor's output for groups of images; note in `errors` the images it cannot take."""
-        groups = [list(good)] if self._core.packed else [[index] for index in good]
-        while groups:
-            group = groups.pop(0)
-            if not group:
-                continue
-            try:
-                inputs = self._core.prepare([good[index] for index in group], question)
-            except (ValueError, RuntimeError, ZeroDivisionError) as error:
-                if len(group) > 1:
-                    groups = [[index] for index in group] + groups  # find out which one it is
-                else:
-                    (row,) = group
-                    name, size = name_of(images[row], row), "x".join(map(str, good[row].size))
-                    errors[row] = f"{name}: refused by the model's processor at {size} ({error})"
-                continue
-            yield group, inputs
-
-    def _answer(
-        self, inputs: Inputs, names: list[str], readouts: list[str]
-    ) -> tuple[list[dict[str, dict[str, ReadAnswer]]], Searches]:
-        core = self._core
-        asked = core.questions[names[0]]
-        for row, length in enumerate(inputs["attention_mask"].sum(dim=1).tolist()):
-            if inputs["input_ids"][row, length - len(asked) : length].tolist() != asked:
-                raise ModelError(f"{self.model_name}: its chat template does not put the question after the image")
-        prefix, lengths = cut_prefix(inputs, len(asked))
-        branches: Continuation = (Branches if core.packed else Reruns)(core.model, prefix, lengths)
-        questions = {name: core.questions[name] for name in names}
-        dims = core.facts.dimensions
-        answers: list[dict[str, dict[str, ReadAnswer]]] = [{} for _ in lengths]
-        searches: Searches = {}
-        if "expected" in readouts:
-            trees = {name: core.tree(dims[name]) for name in names}
-            searches = search_answers(branches, questions, trees, len(lengths))
-            for row, said in enumerate(answers):
-                readings = {n: of[row].read() for n, of in searches.items()}
-                said["expected"] = {n: from_reading(readings[n], dims[n], self.min_mass) for n in names}
-        if "greedy" in readouts:  # on the same prefix: nothing is computed twice but the question
-            tokenizer: Any = core.processor.tokenizer
-            stop = stop_tokens(core.model, core.processor)
-            texts = read_greedy(branches, questions, stop, len(lengths), self.max_new_tokens)
-            for said, text in zip(answers, texts, strict=True):
-                decoded = {n: tokenizer.decode(text[n], skip_special_tokens=True) for n in names}
-                said["greedy"] = {n: from_text(decoded[n], dims[n]) for n in names}
-        return answers, searches
+            yield slice(start, start + size)
 
 
-def _plus(scores: Scores, rows: list[int], zeros: torch.Tensor) -> Scores:
-    """Scores with zeros that carry a gradient added to some rows."""
-    values = scores.values.to(zeros.device).index_add(0, torch.tensor(rows, device=zeros.device), zeros)
-    return Scores(values, scores.std, None, scores.labels, scores.mass, scores.errors)
+def _place(model: str | Path) -> str:
+    return str(Path(model).resolve()) if Path(model).is_dir() else str(model)

@@ -92,9 +92,9 @@ def test_expected_is_the_mean_over_all_valid_answers(family, dimension, model_fo
 def test_greedy_is_what_the_model_generates(family, model_folder, pictures):
     scorer = MLLMScorer.from_pretrained(model_folder(family), min_mass=0.0)
     names = ["aesthetics", "emotional_valence"]
-    questions = {name: scorer.core.questions[name] for name in names}
-    prefix, lengths = cut_prefix(scorer.core.prepare(pictures, "aesthetics?"), len(questions["aesthetics"]))
-    got = read_greedy(Branches(scorer.model, prefix, lengths), questions, frozenset([0]), len(pictures), 8)
+    questions = {name: [scorer.core.questions[name]] * len(pictures) for name in names}
+    prefix, lengths = cut_prefix(scorer.core.prepare(pictures, "aesthetics?"), len(questions["aesthetics"][0]))
+    got = read_greedy(Branches(scorer.model, prefix, lengths), questions, frozenset([0]), 8)
     for row, picture in enumerate(pictures):
         for name in names:
             inputs = chat(scorer, [picture], name)

@@ -40,9 +40,9 @@ def plain_means(scorer, pixels, like, names):
     moved = {k: base[k] + here[k] - there[k] if here[k].is_floating_point() else base[k] for k in base}
     prefix, lengths = cut_prefix(moved, len(core.questions[names[0]]))
     branches = (Branches if core.packed else Reruns)(core.model, prefix, lengths)
-    questions = {n: core.questions[n] for n in names}
+    questions = {n: [core.questions[n]] * len(lengths) for n in names}
     trees = {n: core.tree(core.facts.dimensions[n]) for n in names}
-    searches = search_answers(branches, questions, trees, len(lengths))
+    searches = search_answers(branches, questions, trees)
     return {n: [s.read().mean for s in of] for n, of in searches.items()}
 
 

@@ -5,8 +5,8 @@ from tiny_mllm import FAMILIES
 from cogguided._errors import InputError, ModelError, UnknownNameError
 from cogguided.scorers import DIMENSIONS, DimensionScorer, load_target
 from cogguided.scorers.mllm import core as core_module
-from cogguided.scorers.mllm import scorer as mllm_module
 from cogguided.scorers.mllm.options import ReadOptions
+from cogguided.scorers.mllm.reading import batch as batch_module
 from cogguided.scorers.mllm.scorer import MLLMScorer
 
 TOWER = {"mllama": "vision_model", "smolvlm": "vision_model"} | dict.fromkeys(
@@ -120,10 +120,10 @@ def test_greedy_answers_are_parsed_strictly(scorers, pictures, monkeypatch):
     tokenizer = scorer.processor.tokenizer
     said = iter([["medium 5.577", "0-10: high 7", "no idea"]])
 
-    def answers(branches, questions, stop, num_rows, max_new_tokens):
-        return [{"aesthetics": tokenizer(text)["input_ids"]} for text in next(said)]
+    def answers(branches, questions, stop, max_new_tokens):
+        return [{("greedy", "aesthetics"): tokenizer(text)["input_ids"]} for text in next(said)]
 
-    monkeypatch.setattr(mllm_module, "read_greedy", answers)
+    monkeypatch.setattr(batch_module, "read_greedy", answers)
     scores = scorer(pictures)
     torch.testing.assert_close(scores.values, torch.tensor([5.577, 7.0, torch.nan]), equal_nan=True)
     assert scores.labels == ["medium", "high", None]
@@ -134,11 +134,11 @@ def test_greedy_answers_are_parsed_strictly(scorers, pictures, monkeypatch):
 def test_greedy_answers_go_on_to_their_limit(scorers, pictures, monkeypatch):
     limits = []
 
-    def answers(branches, questions, stop, num_rows, max_new_tokens):
+    def answers(branches, questions, stop, max_new_tokens):
         limits.append(max_new_tokens)
-        return [{name: [] for name in questions}] * num_rows
+        return [{ask: [] for ask in questions}] * len(next(iter(questions.values())))
 
-    monkeypatch.setattr(mllm_module, "read_greedy", answers)
+    monkeypatch.setattr(batch_module, "read_greedy", answers)
     core = scorers("qwen2_vl").core
     MLLMScorer(core, "aesthetics", ReadOptions("greedy"))(pictures[:1])
     short = MLLMScorer(core, "aesthetics", ReadOptions("greedy", max_new_tokens=7))

@@ -21,6 +21,7 @@ import torch
 
 from ...._errors import InputError
 from ...mllm.checkpoints import load_checkpoint
+from ...mllm.reading.words import weigh
 from ..parts.asking import AskedJudge
 from ..parts.judge import Judged, Pictures
 from ..parts.wordings import published
@@ -113,8 +114,5 @@ class QAlignScorer(AskedJudge):
 
     def judge(self, inputs: Any) -> Judged:
         """Weigh the levels."""
-        shares = self.logprobs(inputs)[:, 0, self.ids].softmax(dim=-1)
-        levels = torch.linspace(self.high, self.low, len(self.ids), device=shares.device)
-        mean = shares @ levels
-        spread = (shares * (levels - mean[:, None]) ** 2).sum(dim=-1).clamp(min=0).sqrt()
-        return Judged(mean, spread.detach())
+        logprobs = self.logprobs(inputs)[:, 0, self.ids]
+        return Judged(*weigh(logprobs, torch.linspace(self.high, self.low, len(self.ids))))
