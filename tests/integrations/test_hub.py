@@ -88,7 +88,7 @@ def test_an_adapter_is_published_and_had_back(hub, tmp_path, pictures):
     assert hub.private == {"me/judge"}
     assert hub.asked.index("POST /api/validate-yaml") < hub.asked.index("POST /api/models/me/judge/commit/main")
     files = hub.repos["me/judge"]
-    assert {"adapter_model.safetensors", "cogguided_scorer.json", "tokenizer.json", "pictures/00.png"} <= files.keys()
+    assert {"adapter_model.safetensors", "cogguided_scorer.json", "pictures/00.png"} <= files.keys()
     assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] == "embedded"
     back, before = load_scorer("me/judge"), load_scorer(ADAPTER)
     assert back.facts == before.facts == ScorerFacts.read(ADAPTER)
