@@ -262,7 +262,7 @@ class MLLMScorer:
         home, processor = Path(folder), self._core.processor
         self._core.model.save_pretrained(home)
         processor.save_pretrained(home)
-        self._core.facts.write(home)
+        replace(self.facts, model="", adapter="", default=self.dimension).write(home)
 
     def push_to_hub(
         self, repo_id: str, card: CardFacts | None = None, *, private: bool | None = None, token: str | None = None

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import huggingface_hub
 import numpy as np
@@ -91,7 +92,7 @@ def test_an_adapter_is_published_and_had_back(hub, tmp_path, pictures):
     assert {"adapter_model.safetensors", "cogguided_scorer.json", "pictures/00.png"} <= files.keys()
     assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] == "embedded"
     back, before = load_scorer("me/judge"), load_scorer(ADAPTER)
-    assert back.facts == before.facts == ScorerFacts.read(ADAPTER)
+    assert replace(back.facts, model="") == replace(before.facts, model="") == ScorerFacts.read(ADAPTER)
     torch.testing.assert_close(back(pictures[:1]).values, before(pictures[:1]).values, rtol=0, atol=0)
 
 
