@@ -26,6 +26,7 @@ from faults import FAULTS, Fault
 
 ROOT = Path(__file__).resolve().parent.parent
 LEFT_OUT = shutil.ignore_patterns(".*", "*.egg-info", "out", "build", "dist", "docs", "benchmarks")
+EARLY = ("-W", "ignore::pytest.PytestAssertRewriteWarning")  # of plugins that came with what is imported before
 LIMIT = 900
 """Seconds after which a run of tests is given up."""
 
@@ -94,7 +95,7 @@ def be_pytest(package: Path, log: Path, runs: Sequence[Sequence[str]]) -> None:
 
         assert Path(str(cogguided.__file__)).parent == package, f"not the copy is imported, but {cogguided.__file__}"
         for arguments in runs:
-            code = int(pytest.main(["-q", "-rfE", "-p", "no:cacheprovider", *arguments]))
+            code = int(pytest.main(["-q", "-rfE", "-p", "no:cacheprovider", *EARLY, *arguments]))
             if code != 0:
                 break
     except BaseException:
