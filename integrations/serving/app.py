@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,7 +16,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from ..._version import __version__
-from .bodies import Ask, GenerateIn, ScoreIn, check_prompts, multipart_schema, parsed, read_ask, refusal
+from .bodies import Ask, GenerateIn, ScoreIn, check_prompts, decode, multipart_schema, parsed, read_files, refusal
 from .gate import Gate, again_in
 from .limits import Limits
 from .metrics import Metrics
@@ -99,15 +100,17 @@ def build_app(
 def _add_work(
     app: FastAPI, score: Score, draw: Draw | None, terms: Terms, limits: Limits, urls: bool, metrics: Metrics
 ) -> None:
+    room = Room(limits.inside_pixels)
     upload = {"multipart/form-data": {"schema": multipart_schema()}}
 
     @app.post("/score", dependencies=BEARER, openapi_extra=body_of(ScoreIn, **upload))
     async def score_images(request: Request) -> dict[str, Any]:
         """Score images, sent as an upload, in base64, or (if the service allows it) by URL."""
         needed = any(term["needs_prompt"] for term in await terms())
-        ask = await read_ask(request, limits, urls, needed)
-        scored = await within(limits, score(ask))
-        metrics.images.labels("/score").inc(len(ask.pictures))
+        files = await read_files(request, limits, urls, needed)
+        with room.taken(files.pixels):
+            scored = await within(limits, score(await decode(files, limits)))
+        metrics.images.labels("/score").inc(len(files.data))
         metrics.passes.observe(scored.images)
         return {"scores": scored.scores}
 
@@ -122,6 +125,34 @@ def _add_work(
             raise refusal(drawn.reason)
         metrics.images.labels("/generate").inc(wish.n)
         return {"images": drawn.images}
+
+
+class Room:
+    """How many decoded pixels are inside.
+
+    >>> room = Room(10)
+    >>> with room.taken(6):
+    ...     room.left
+    4
+    """
+
+    def __init__(self, most: int) -> None:
+        self.left = most
+
+    @contextmanager
+    def taken(self, pixels: int) -> Iterator[None]:
+        """Take some, while inside.
+
+        Raises:
+            Full: there are not as many.
+        """
+        if pixels > self.left:
+            raise Full
+        self.left -= pixels
+        try:
+            yield
+        finally:
+            self.left += pixels
 
 
 def body_of(kind: type[BaseModel], **others: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ from starlette.datastructures import UploadFile
 from ..._errors import InputError
 from .fetching import fetch
 from .limits import Limits
-from .pictures import from_base64, read_picture
+from .pictures import count_pixels, from_base64, read_picture
 
 
 class ImageIn(BaseModel):
@@ -80,8 +80,23 @@ def multipart_schema() -> dict[str, Any]:
     }
 
 
-async def read_ask(request: Request, limits: Limits, urls: bool, needs_prompt: bool) -> Ask:
-    """Read a request for scores; pictures are fetched and decoded in threads.
+@dataclass(frozen=True)
+class Files:
+    """Pictures of one request, not decoded yet.
+
+    Attributes:
+        data: of each file.
+        prompts: one for each, or None.
+        pixels: of all of them, by their headers.
+    """
+
+    data: list[bytes]
+    prompts: list[str] | None
+    pixels: int
+
+
+async def read_files(request: Request, limits: Limits, urls: bool, needs_prompt: bool) -> Files:
+    """Read a request for scores; URLs are fetched in threads.
 
     Raises:
         HTTPException: 422 with the reason, 415 for another kind of body.
@@ -98,13 +113,39 @@ async def read_ask(request: Request, limits: Limits, urls: bool, needs_prompt: b
     check_prompts(prompts, len(sources), limits, needs_prompt)
     if len(sources) > limits.images:
         raise refusal(f"{len(sources)} images are more than {limits.images}")
-    read = [asyncio.to_thread(partial(_read_source, source, limits)) for source in sources]
-    found = await asyncio.gather(*read)
-    wrong = [{"image": i, "reason": reason} for i, reason in enumerate(found) if isinstance(reason, str)]
+    found = await _each(partial(_read_source, limits=limits), sources)
+    pixels = sum(count for _, count in found)
+    if pixels > limits.request_pixels:
+        raise refusal(f"the images have {pixels} pixels together, more than {limits.request_pixels}")
+    return Files([data for data, _ in found], prompts, pixels)
+
+
+async def decode(files: Files, limits: Limits) -> Ask:
+    """Decode the pictures of a request, in threads.
+
+    Raises:
+        HTTPException: 422: one cannot be read.
+
+    Executed in ``tests/integrations/test_serving.py``.
+    """
+    pictures = await _each(partial(read_picture, pixels=limits.pixels), files.data)
+    return Ask(pictures, files.prompts, len(pictures) if limits.batch > 1 else 1)
+
+
+async def _each(read: Callable[[Any], Any], sources: Sequence[Any]) -> list[Any]:
+    """Read all of them in threads; tell of all that cannot be read together."""
+
+    def tried(source: Any) -> Any:
+        try:
+            return read(source)
+        except InputError as error:
+            return error
+
+    found = await asyncio.gather(*(asyncio.to_thread(tried, source) for source in sources))
+    wrong = [{"image": i, "reason": str(error)} for i, error in enumerate(found) if isinstance(error, InputError)]
     if wrong:
         raise HTTPException(422, wrong)
-    pictures = [picture for picture in found if isinstance(picture, Image.Image)]
-    return Ask(pictures, prompts, len(pictures) if limits.batch > 1 else 1)
+    return found
 
 
 def refusal(reason: str) -> HTTPException:
@@ -172,15 +213,12 @@ def parsed(kind: type[Any], body: bytes) -> Any:
         raise HTTPException(422, wrong) from None
 
 
-def _read_source(source: bytes | ImageIn, limits: Limits) -> Image.Image | str:
-    """A picture, or why there is none."""
-    try:
-        if isinstance(source, bytes):
-            data = source
-        elif source.data is not None:
-            data = from_base64(source.data)
-        else:
-            data = fetch(source.url or "", limits.body)
-        return read_picture(data, limits.pixels)
-    except InputError as error:
-        return str(error)
+def _read_source(source: bytes | ImageIn, limits: Limits) -> tuple[bytes, int]:
+    """A picture's file, and how many pixels it has."""
+    if isinstance(source, bytes):
+        data = source
+    elif source.data is not None:
+        data = from_base64(source.data)
+    else:
+        data = fetch(source.url or "", limits.body)
+    return data, count_pixels(data, limits.pixels)

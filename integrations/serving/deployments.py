@@ -86,8 +86,9 @@ def start_service(
         serve.start(proxy_location="HeadOnly", http_options=http, logging_config=logs)
         stack.callback(serve.shutdown)
         resources = {"num_cpus": pool.cpus, "num_gpus": pool.gpus}
+        most = 1 if limits.batch == 1 else max(limits.batch, limits.images)
         judge = serve.deployment(
-            with_batches(serve, Judge, "score", limits),
+            with_batches(serve, Judge, "score", most, limits.wait),
             name="judge",
             num_replicas=workers.count,
             ray_actor_options=resources,
@@ -98,7 +99,7 @@ def start_service(
         painter = None
         if pipe is not None:
             painter = serve.deployment(
-                with_batches(serve, Painter, "draw", replace(limits, batch=DRAWN_TOGETHER)),
+                with_batches(serve, Painter, "draw", DRAWN_TOGETHER, limits.wait),
                 name="generator",
                 ray_actor_options=resources,
                 max_ongoing_requests=2 * DRAWN_TOGETHER,
@@ -150,16 +151,13 @@ def free_port(host: str, port: int) -> int:
         raise InputError(f"cannot listen on {host}:{port} ({why}): choose another --port") from error
 
 
-def with_batches(serve: Any, kind: type, method: str, limits: Limits) -> type:
+def with_batches(serve: Any, kind: type, method: str, most: int, wait: float) -> type:
     """Return a class of which a method that takes a list is called for one item, and gathers what comes together.
 
     An executed example is in ``tests/integrations/test_serving.py``.
     """
-    gathered = serve.batch(
-        max_batch_size=limits.batch if limits.batch == 1 else max(limits.batch, limits.images),
-        batch_wait_timeout_s=limits.wait,
-        batch_size_fn=total_size,
-    )(getattr(kind, method))
+    gather = serve.batch(max_batch_size=most, batch_wait_timeout_s=wait, batch_size_fn=total_size)
+    gathered = gather(getattr(kind, method))
     return type(kind.__name__, (kind,), {method: gathered})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import math
@@ -81,11 +82,17 @@ class Gate:
             self.metrics.inside.set(self.inside)
 
     def _counted(self, receive: Receive) -> Receive:
-        had = 0
+        had, whole = 0, False
+        end = asyncio.get_running_loop().time() + self.limits.seconds
 
         async def counted() -> Message:
-            nonlocal had
-            message = await receive()
+            nonlocal had, whole
+            left = None if whole else max(0.0, end - asyncio.get_running_loop().time())
+            try:
+                message = await asyncio.wait_for(receive(), left)
+            except asyncio.TimeoutError:
+                raise HTTPException(408, "the body did not come in time") from None
+            whole = not message.get("more_body", False)
             had += len(message.get("body", b""))
             if had > self.limits.body:
                 raise HTTPException(413, self._too_large)

@@ -13,7 +13,7 @@ class Limits:
 
     Attributes:
         body: bytes of a request.
-        pixels: of an image, sent or asked for.
+        pixels: of an image, sent or asked for; a request may have 4 times as many, all requests inside 16 times.
         images: of a request.
         prompt: characters of a text.
         queue: requests that are worked on or wait; one more is answered 503.
@@ -42,6 +42,16 @@ class Limits:
     seconds: float = 300.0
     candidates: int = 16
     steps: int = 100
+
+    @property
+    def request_pixels(self) -> int:
+        """Pixels of all images of a request."""
+        return 4 * self.pixels
+
+    @property
+    def inside_pixels(self) -> int:
+        """Pixels of all images of all requests that are worked on or wait: what is decoded takes 3 bytes each."""
+        return 16 * self.pixels
 
     def __post_init__(self) -> None:
         for field in fields(self):

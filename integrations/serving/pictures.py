@@ -29,15 +29,7 @@ def read_picture(data: bytes, pixels: int) -> Image.Image:
     ...
     cogguided._errors.ImageError: it is no picture in one of PNG, JPEG, WEBP, GIF, BMP, TIFF
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # ours is the lower bound
-            opened = Image.open(io.BytesIO(data), formats=FORMATS)
-    except Exception:  # a damaged file can make a decoder raise anything
-        raise ImageError(f"it is no picture in one of {', '.join(FORMATS)}") from None
-    with opened:
-        if opened.width * opened.height > pixels:
-            raise ImageError(f"{opened.width}x{opened.height} is more than {pixels} pixels")
+    with _opened(data, pixels) as opened:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -45,6 +37,31 @@ def read_picture(data: bytes, pixels: int) -> Image.Image:
         except ImageError as error:
             reason = str(error).rpartition("cannot be read as an image")[2].strip() or str(error)
             raise ImageError(f"it cannot be read: {ADDRESS.sub('the file', reason).strip('()')}") from None
+
+
+def count_pixels(data: bytes, most: int) -> int:
+    """Return how many pixels a picture has, by its header.
+
+    Raises:
+        ImageError: it is none, or has more than `most`.
+
+    >>> count_pixels(from_base64(to_base64(Image.new("RGB", (2, 3)))), 100)
+    6
+    """
+    with _opened(data, most) as opened:
+        return int(opened.width * opened.height)
+
+
+def _opened(data: bytes, most: int) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # ours is the lower bound
+            opened = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Exception:  # a damaged file can make a decoder raise anything
+        raise ImageError(f"it is no picture in one of {', '.join(FORMATS)}") from None
+    if opened.width * opened.height > most:
+        raise ImageError(f"{opened.width}x{opened.height} is more than {most} pixels")
+    return opened
 
 
 def from_base64(text: str) -> bytes:

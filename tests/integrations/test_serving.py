@@ -260,6 +260,50 @@ def test_when_the_queue_is_full_it_says_when_to_come_again():
         assert "cogguided_refused_total 1.0" in client.get("/metrics").text
 
 
+def test_small_files_of_many_pixels_do_not_fill_the_memory():
+    large = coded(png("red", (10, 10)))
+    client = service(limits=Limits(pixels=100))
+    reply = client.post("/score", json={"images": [large] * 5})
+    assert reply.status_code == 422
+    assert "500 pixels together, more than 400" in reasons(reply)
+    let_go = threading.Event()
+    client = service(limits=Limits(pixels=100), before=let_go.wait)
+    replies = []
+
+    def ask():
+        replies.append(client.post("/score", json={"images": [large] * 4}).status_code)
+
+    with client:
+        threads = [threading.Thread(target=ask) for _ in range(5)]
+        for thread in threads:
+            thread.start()
+        end = time.monotonic() + 10
+        while not replies and time.monotonic() < end:
+            time.sleep(0.01)
+        let_go.set()
+        for thread in threads:
+            thread.join()
+        assert sorted(replies) == [200] * 4 + [503]
+        assert client.post("/score", json={"images": [large] * 4}).status_code == 200
+
+
+def test_a_body_that_does_not_come_gives_its_place_up():
+    app = service(limits=Limits(seconds=0.1)).app
+    kind = [(b"authorization", BEARER["Authorization"].encode()), (b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": "/score", "headers": kind, "query_string": b""}
+    sent = []
+
+    async def receive():
+        await asyncio.sleep(60)
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(app(scope, receive, send))
+    assert sent[0]["status"] == 408
+    assert app.inside == 0
+
+
 def test_a_request_that_takes_too_long_is_504():
     late = service(limits=Limits(seconds=0.05), before=lambda: time.sleep(0.3))
     assert late.post("/score", json={"images": [coded(png("red"))]}).status_code == 504
@@ -334,5 +378,5 @@ def test_a_token_is_made_once_for_its_owner_alone(tmp_path, monkeypatch):
     monkeypatch.setenv("COGGUIDED_TOKEN", TOKEN)
     assert find_token() == (TOKEN, None, False)
     (tmp_path / "short").write_text("abc")
-    with pytest.raises(InputError, match="at least 16"):
+    with pytest.raises(InputError, match="token of 16 or more"):
         find_token(tmp_path / "short")
