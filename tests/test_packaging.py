@@ -16,6 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = ["_version", "_defaults", "_errors", "_texts", "_claiming", "scorers", "guidance", "pipelines"]
 LAYERS += ["integrations", "ui", "_cli", "__main__"]
+CSS = "ui/style.css"
 NOT_THE_PACKAGE = {"tests", "examples", "benchmarks", "docs", "build", "dist", "out", "runs"}
 
 if sys.version_info >= (3, 11):
@@ -181,7 +182,7 @@ def wheel(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("wheel")
     # Built from a copy without artefacts, so that nothing stale gets in and the tree stays clean.
     source = out / "source"
-    tracked = [ROOT / name for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE", "py.typed")]
+    tracked = [ROOT / name for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE", "py.typed", CSS)]
     tracked += [ROOT / f for f in package_files()]
     tracked += [p for p in (ROOT / "pipelines/embedded").rglob("*") if p.is_file() and p.suffix != ".pyc"]
     for file in tracked:
@@ -202,7 +203,7 @@ def wheel(tmp_path_factory) -> Path:
 
 def test_wheel_has_every_file(wheel):
     inside = {p.relative_to(wheel / "cogguided") for p in (wheel / "cogguided").rglob("*") if p.is_file()}
-    expected = {*package_files(), Path("py.typed")}
+    expected = {*package_files(), Path("py.typed"), Path(CSS)}
     weights = ROOT / "pipelines/embedded/weights"
     expected |= {p.relative_to(ROOT) for p in weights.rglob("*") if p.is_file()}
     assert expected <= inside
@@ -235,7 +236,7 @@ def test_editable_install_is_this_tree():
 
 def test_makefile_and_ci():
     makefile = (ROOT / "Makefile").read_text()
-    for target in ("demo", "test", "check", "dev", "embedded"):
+    for target in ("demo", "test", "test-browser", "check", "dev", "embedded"):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     ci = ROOT / ".ci/run"
     assert "make test" in ci.read_text()

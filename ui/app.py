@@ -70,13 +70,14 @@ def served(
     before = {name: os.environ.get(name) for name in (*QUIET, "GRADIO_TEMP_DIR")}
     os.environ.update(QUIET, GRADIO_TEMP_DIR=str(cache / "uploads"))
     blocks: Any = None
+    page = Page(models, out, Pictures(cache / "pictures"), typed)
     try:
-        page = Page(models, out, Pictures(cache / "pictures"), typed)
         blocks = build(page)
         if preload:
             threading.Thread(target=warm, args=(models,), daemon=True).start()
         yield launch(blocks, out, host, port, auth)
     finally:
+        page.sessions.close()
         if blocks is not None:
             blocks.close(verbose=False)
         for name, value in before.items():

@@ -33,6 +33,7 @@ class Scored:
         prompt: what a judge compared with.
         rows: as they came, named as the user's files are.
         sources: where each file lies.
+        small: address of each file's picture, once it was shown.
         csv: the table, once it is written.
     """
 
@@ -42,6 +43,7 @@ class Scored:
     prompt: str | None = None
     rows: list[FileScore] = field(default_factory=list)
     sources: list[Path] = field(default_factory=list)
+    small: dict[Path, str] = field(default_factory=dict)
     csv: Path | None = None
 
 
@@ -131,9 +133,8 @@ def table(session: Session, page: Page, by: str, highest: bool = True) -> str:
         row, source = scored.rows[place], scored.sources[place]
         cells = "".join(f"<td>{number(row.values.get(name))}</td>" for name in scored.terms)
         why = f'<div class="cg-alarm">{escape(row.error)}</div>' if row.error else ""
-        lines.append(
-            f'<tr><td>{_small(page, source)}</td><th scope="row">{escape(str(row.file))}{why}</th>{cells}</tr>'
-        )
+        name = f'<th scope="row">{escape(str(row.file))}{why}</th>'
+        lines.append(f"<tr><td>{_small(scored, page, source)}</td>{name}{cells}</tr>")
     return (
         '<div class="cg-scroll" role="region" aria-label="Scores" tabindex="0"><table class="cg-table"><thead><tr>'
         f'<th scope="col">picture</th><th scope="col">file</th>{heads}</tr></thead><tbody>{"".join(lines)}</tbody>'
@@ -145,13 +146,16 @@ def _sorting(mine: bool, highest: bool) -> str:
     return f' aria-sort="{"descending" if highest else "ascending"}"' if mine else ""
 
 
-def _small(page: Page, source: Path) -> str:
-    try:
-        picture = as_pil(source)
-    except ImageError:
-        return ""
-    picture.thumbnail((128, 128))
-    return f'<img class="cg-small" src="{page.pictures.url(picture)}" alt="">'
+def _small(scored: Scored, page: Page, source: Path) -> str:
+    if source not in scored.small:
+        try:
+            picture = as_pil(source)
+            picture.thumbnail((128, 128))
+            scored.small[source] = page.pictures.url(picture)
+        except ImageError:
+            scored.small[source] = ""
+    address = scored.small[source]
+    return f'<img class="cg-small" src="{address}" alt="">' if address else ""
 
 
 def plot(session: Session, across: str, up: str) -> str:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from .pieces import Pictures
 
 MOST_SESSIONS = 32
+LONGEST_END = 60.0
+"""Seconds that work which was stopped is given to keep what it made, when the server ends."""
 T = TypeVar("T")
 logger = logging.getLogger("cogguided")
 
@@ -137,6 +139,15 @@ class Sessions:
         with self._guard:
             if (name or "") in self._known:
                 self._forget(name or "")
+
+    def close(self) -> None:
+        """Stop all work, and wait until what it made is kept."""
+        with self._guard:
+            works = [session.work for session in self._known.values() if session.work is not None]
+            for name in list(self._known):
+                self._forget(name)
+        for work in works:
+            work.wait(LONGEST_END)
 
     def _forget(self, name: str) -> None:
         session = self._known.pop(name)

@@ -52,6 +52,12 @@ def served(tmp_path_factory):
     page.end()
 
 
+@pytest.fixture
+def serve(tmp_path):
+    """Return what serves another page, with options; whoever does ends it."""
+    return lambda *options: Served(tmp_path / "out", *options)
+
+
 class Browser:
     """A few words on top of Selenium."""
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -120,6 +122,42 @@ def test_an_event_cannot_name_a_file_that_was_not_dropped(served):
         assert b"root:" not in told
         assert b'"success":false' in told.replace(b" ", b"")
     assert not list(served.out.glob("*scores.csv")) or os.path.getsize(next(served.out.glob("*scores.csv"))) < 10_000
+
+
+def test_uploads_are_bounded(served):
+    def upload(size: int) -> int:
+        edge = b"----edge"
+        head = b'\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+        body = b"--" + edge + head + b"x" * size + b"\r\n--" + edge + b"--\r\n"
+        kind = {"content-type": f"multipart/form-data; boundary={edge.decode()}"}
+        request = urllib.request.Request(f"{served.address}/gradio_api/upload", body, kind)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    assert upload(1000) == 200
+    assert upload(40 * 2**20) == 413
+
+
+def test_auth_asks_and_a_taken_port_is_told(serve):
+    page = serve("--auth", "anna:secret")
+    try:
+        (page.out / "a.txt").write_text("mine")
+        for path in ("/config", f"/gradio_api/file={page.out}/a.txt"):
+            assert get(page.address, path)[0] == 401, path
+        wrong = urllib.parse.urlencode({"username": "anna", "password": "wrong"}).encode()
+        with pytest.raises(urllib.error.HTTPError):
+            urllib.request.urlopen(f"{page.address}/login", wrong, timeout=60)
+        port = page.address.rsplit(":", 1)[1]
+        command = [sys.executable, "-m", "cogguided", "ui", "--port", port, "--out", str(page.out), "--device", "cpu"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600, cwd=page.out)
+        assert done.returncode == 1
+        assert f"error: --port {port}: cannot be listened on" in done.stderr
+        assert "Traceback" not in done.stderr
+    finally:
+        page.end()
 
 
 def _takes_files(config, dependency) -> bool:

@@ -5,6 +5,7 @@ import gc
 import json
 import shlex
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 from cogguided import CogGuidedPipeline, FakeScorer
 from cogguided._cli.app import app
 from cogguided._errors import InputError, MissingExtraError, UnknownNameError
+from cogguided.pipelines.embedded import embedded_path
 from cogguided.pipelines.records.record import pixels_sha256
 from cogguided.pipelines.study.study import tally
 from cogguided.scorers import load_target
@@ -25,7 +27,7 @@ from cogguided.ui.guard import Guard
 from cogguided.ui.models import Models
 from cogguided.ui.pieces import Pictures
 from cogguided.ui.settings import Settings, seed_of, weights_of
-from cogguided.ui.working import Page, Session, Sessions
+from cogguided.ui.working import Page, Session, Sessions, Work
 
 FAST = {"search": "best_of_n", "n": 2, "steps": 1, "device": "cpu"}
 
@@ -179,6 +181,20 @@ def test_sessions_forget_and_stop():
     assert sessions.of("a") is not first
 
 
+def test_the_servers_end_waits_for_what_is_to_be_kept():
+    sessions, kept = Sessions(), []
+
+    def call():
+        while not work.watch.stopped:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        kept.append(True)
+
+    sessions.of("a").work = work = Work(call)
+    sessions.close()
+    assert kept
+
+
 def test_guard_lets_nothing_out_of_the_folder(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "secret").write_text("secret")
@@ -258,6 +274,24 @@ def test_pairs_are_blinded_and_the_vote_counts_as_a_studys(page):
     assert "B: embedded, BestOfN(2), steps 1 2" in done.output
     exec(compare.codes(compared, page)[0].replace("again", "new"), {})
     assert pixels(compared.folder / "new-b")
+
+
+@pytest.mark.slow
+def test_text_encoders_are_compared_at_a_strength(tmp_path):
+    models = Models(aligned=[str(embedded_path() / "aligned")], device="cpu")
+    page = Page(models, tmp_path, Pictures(tmp_path / ".pictures"))
+    settings = Settings("x", {}, seed=3, **{**FAST, "n": 1})
+    sides = {"A": compare.Side(settings), "B": compare.Side(settings, models.encoders[1], 1.0)}
+    session = Session()
+    list(compare.run(session, page, sides, ["a face"], 1, page.out / "pairs"))
+    images = session.compared.images[0]
+    assert pixels_sha256(images["A"]) != pixels_sha256(images["B"])
+    exec(compare.codes(session.compared, page)[0], {})
+    assert pixels(page.out / "pairs/again-a") == [pixels_sha256(images["A"])]
+    assert pixels(page.out / "pairs/again-b") == [pixels_sha256(images["B"])]
+    unknown = {**sides, "B": compare.Side(settings, "/etc", 1.0)}
+    with pytest.raises(InputError, match="text encoder: expected one of original"):
+        list(compare.run(session, page, unknown, ["a face"], 1, page.out / "more"))
 
 
 def test_runs_are_found_below_the_folder_alone(page, tmp_path_factory):

@@ -87,8 +87,8 @@ def build(page: Page) -> None:
         with gr.Column(scale=1, min_width=300):
             fields = controls(page)
             with gr.Row():
-                go = gr.Button("Generate", variant="primary", elem_id="gen-go")
-                stop = gr.Button("Stop", variant="stop", elem_id="gen-stop")
+                go = gr.Button("Generate", variant="primary", elem_id="gen-go", min_width=100)
+                stop = gr.Button("Stop", variant="stop", elem_id="gen-stop", min_width=100)
         with gr.Column(scale=2, min_width=300):
             state = state_line()
             gallery = gr.HTML(generate.shown(Session(), page.pictures), js_on_load=PICK, elem_id="gen-gallery")
