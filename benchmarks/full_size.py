@@ -14,24 +14,19 @@ alone. A row is written as soon as it is there (results.json, results.md), a par
 from __future__ import annotations
 
 import argparse
-import contextlib
 import csv
-import gc
 import importlib.metadata
 import importlib.util
 import json
 import logging
-import platform
 import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -40,6 +35,8 @@ import alignment_step
 import full_size_models as models
 import numpy as np
 import torch
+from full_size_bench import GIB, Bench, OutOfTime, free, pictures
+from full_size_judge import invariance, judge, saved_judge
 from PIL import Image
 
 from cogguided import (
@@ -55,263 +52,10 @@ from cogguided import (
 )  # fmt: skip
 from cogguided.scorers import load_target
 from cogguided.scorers.alignment import AlignmentConfig, align
-from cogguided.scorers.mllm.branching import Branches
-from cogguided.scorers.mllm.prompting import build_prompts
 
-GIB = 2**30
 TARGET = {"memorability": 1.0, "emotional_valence": 0.5}
 
-
-@dataclass
-class Bench:
-    """Where things run, how long, and what came of it."""
-
-    device: str
-    tiny: bool
-    quick: bool
-    out: Path
-    scratch: Path
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    part: str = ""
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return torch.bfloat16 if self.device == "cuda" else torch.float32
-
-    def sync(self) -> None:
-        if self.device == "cuda":
-            torch.cuda.synchronize()
-
-    def timed(self, work: Callable[[], Any], repeats: int = 3, warm: bool = True) -> dict[str, Any]:
-        """Run some work; seconds of each run, peak GiB (None on a CPU), and what the last one gave."""
-        if warm:
-            work()
-        seconds, result = [], None
-        if self.device == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        for _ in range(1 if self.quick or self.tiny else repeats):
-            self.sync()
-            started = time.perf_counter()
-            result = work()
-            self.sync()
-            seconds.append(time.perf_counter() - started)
-        peak = torch.cuda.max_memory_allocated() / GIB if self.device == "cuda" else None
-        return {"seconds": seconds, "peak_gib": peak, "result": result}
-
-    def row(self, what: str, measured: dict[str, Any] | None = None, **facts: Any) -> None:
-        """Tell of one figure and keep it."""
-        found: dict[str, Any] = {"part": self.part, "what": what}
-        if measured is not None:
-            seconds = measured["seconds"]
-            found |= {"seconds": statistics.median(seconds), "low": min(seconds), "high": max(seconds), "runs": len(seconds)}
-            found["peak_gib"] = measured["peak_gib"]
-        found |= facts
-        self.rows.append(found)
-        print("  " + ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in found.items() if k != "part"), flush=True)
-        self.write()
-
-    def write(self) -> None:
-        self.out.mkdir(parents=True, exist_ok=True)
-        facts = {"machine": machine(self.device), "tiny": self.tiny, "quick": self.quick, "rows": self.rows}
-        (self.out / "results.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-        (self.out / "results.md").write_text(markdown(facts), encoding="utf-8")
-
-    @contextlib.contextmanager
-    def attempt(self, what: str) -> Iterator[None]:
-        """What fails inside is a row of its own, and the part goes on."""
-        try:
-            yield
-        except OutOfTime as error:
-            if what != self.part:
-                raise
-            self.row("the rest", error=str(error))
-        except Exception as error:
-            traceback.print_exc()
-            self.row(what, error=f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}")
-        free()
-
-
-class OutOfTime(BaseException):
-    """A part took longer than it may; no `except Exception` on the way holds it."""
-
-
-def free() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def machine(device: str) -> dict[str, str]:
-    import diffusers
-    import transformers
-
-    found = {"python": platform.python_version(), "torch": torch.__version__, "diffusers": diffusers.__version__}
-    found |= {"transformers": transformers.__version__, "device": device}
-    if device == "cuda":
-        found["card"] = torch.cuda.get_device_name()
-        found["memory"] = f"{torch.cuda.get_device_properties(0).total_memory / GIB:.1f} GiB"
-    if importlib.util.find_spec("bitsandbytes"):
-        found["bitsandbytes"] = importlib.metadata.version("bitsandbytes")
-    return found
-
-
-def markdown(facts: dict[str, Any]) -> str:
-    """One table a part."""
-    lines = [", ".join(f"{name} {value}" for name, value in facts["machine"].items()), ""]
-    if facts["tiny"]:
-        lines += ["**Tiny shapes: these figures say that the script runs, and nothing else.**", ""]
-    for part in dict.fromkeys(row["part"] for row in facts["rows"]):
-        rows = [row for row in facts["rows"] if row["part"] == part]
-        extra = list(dict.fromkeys(k for row in rows for k in row if k not in ("part", "what", "seconds", "low", "high", "runs", "peak_gib")))
-        lines += [f"### {part}", "", "| " + " | ".join(["", "seconds", "peak GiB", *(e.replace("_", " ") for e in extra)]) + " |"]
-        lines.append("|---" * (3 + len(extra)) + "|")
-        for row in rows:
-            seconds = f"{row['seconds']:.3g}" if "seconds" in row else ""
-            if row.get("runs", 1) > 1:
-                seconds += f" ({row['low']:.3g} to {row['high']:.3g})"
-            peak = f"{row['peak_gib']:.1f}" if row.get("peak_gib") is not None else ""
-            rest = [f"{row[e]:.3g}" if isinstance(row.get(e), float) else str(row.get(e, "")) for e in extra]
-            lines.append("| " + " | ".join([row["what"], seconds, peak, *rest]) + " |")
-        lines.append("")
-    return "\n".join(lines)
-
-
-def pictures(count: int, side: int, seed: int = 0) -> list[Image.Image]:
-    """Smooth random pictures, all different."""
-    rng = np.random.default_rng(seed)
-    return [Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((side, side)) for _ in range(count)]
-
-
-# ---------------------------------------------------------------------- 1. the judge
-
-
-@contextlib.contextmanager
-def counted_nodes() -> Iterator[list[int]]:
-    """How many tokens each pass after the image's fed, padding included."""
-    found: list[int] = []
-    extend = Branches.extend
-
-    def counting(self: Any, tokens: Any, parents: Any, keep: Any = None) -> Any:
-        found.append(max(map(len, tokens)))
-        return extend(self, tokens, parents, keep)
-
-    Branches.extend = counting  # type: ignore[method-assign]
-    try:
-        yield found
-    finally:
-        Branches.extend = extend  # type: ignore[method-assign]
-
-
-def official_way(scorer: Any, images: Sequence[Image.Image]) -> list[str]:
-    """Batch 1, a dimension at a time, greedy text of at most 100 tokens."""
-    model, said = scorer.model, []
-    for image in images:
-        for dim in scorer.facts.dimensions.values():
-            inputs = {k: v.to(model.device) for k, v in build_prompts(scorer.processor, [image], [dim.question]).items()}
-            inputs = {k: v.to(model.dtype) if v.is_floating_point() else v for k, v in inputs.items()}
-            with torch.inference_mode():
-                out = model.generate(**inputs, max_new_tokens=100, do_sample=False)
-            said.append(scorer.processor.tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
-    return said
-
-
-def spread(scorer: Any, images: Sequence[Any], batch: int) -> dict[str, float]:
-    """Largest difference, in parts of the range, between scores one by one and in batches."""
-    found = {}
-    scorer.batch_size = 1
-    alone = scorer.score_all(images)
-    scorer.batch_size = batch
-    together = scorer.score_all(images)
-    for name, dim in scorer.facts.dimensions.items():
-        gap = (alone[name].values - together[name].values).abs().max().item()
-        found[name] = gap / (dim.high - dim.low)
-    return found
-
-
-def judge(bench: Bench) -> None:
-    """Qwen2.5-VL-7B: both read-outs, all four dimensions, against the official way; 4 bits."""
-    scorer = models.judge(bench.device, bench.dtype, bench.tiny)
-    sides = [56, 112] if bench.tiny else [512] if bench.quick else [512, 1024]
-    batches = [1, 3] if bench.tiny else [1, 8, 32] if bench.quick else [1, 4, 8, 16, 32]
-    for side in sides:
-        images = pictures(max(batches), side)
-        for readout in ("expected", "greedy"):
-            for batch in batches:
-                with bench.attempt(f"{readout}, {batch} images of {side} x {side}"):
-                    scorer.batch_size = batch
-                    with counted_nodes() as nodes:
-                        done = bench.timed(lambda: scorer.score_readouts(images[:batch], None, [readout]))  # noqa: B023
-                    passes = len(nodes) // (len(done["seconds"]) + 1)
-                    unread = sum(int((~s.valid).sum()) for s in done["result"][readout].values())
-                    bench.row(
-                        f"{readout}, {batch} images of {side} x {side}", done,
-                        images_per_s=batch / statistics.median(done["seconds"]), passes=passes, tokens=sum(nodes[-passes:]), unread=unread,
-                    )  # fmt: skip
-        with bench.attempt(f"official way, {side} x {side}"):
-            count = 1 if bench.quick or bench.tiny else 2
-            done = bench.timed(lambda: official_way(scorer, images[:count]), repeats=2)  # noqa: B023
-            bench.row(f"official way: batch 1, a dimension at a time, {side} x {side}", done, images_per_s=count / statistics.median(done["seconds"]), said=done["result"][0])
-    scorer = None
-    free()
-    rest_of_judge(bench, sides)
-
-
-def invariance(bench: Bench) -> None:
-    """Does a score depend on the batch it is in, in bfloat16 and float32? And on the type?"""
-    scorer = models.judge(bench.device, bench.dtype, bench.tiny)
-    side, count = (56, 4) if bench.tiny else (448, 16 if bench.quick else 32)
-    same = pictures(count, side)
-    mixed = [image.resize((side + 28 * (k % 3), side)) for k, image in enumerate(same)]
-    for kind, images in (("one size", same), ("three sizes", mixed)):
-        for batch in [count // 2] if bench.quick or bench.tiny else [8, 32]:
-            with bench.attempt(f"batch invariance, {kind}"):
-                bench.row(f"{bench.dtype}: {count} images of {kind} one by one and {batch} at once, largest difference in parts of the range", **spread(scorer, images, batch))
-    if bench.device == "cuda":
-        with bench.attempt("batch invariance, float32"):
-            half = {n: s.values for n, s in scorer.score_all(same[:8]).items()}
-            scorer.model.float()
-            bench.row("torch.float32: 8 images of three sizes, the same", **spread(scorer, mixed[:8], 8))
-            exact = scorer.score_all(same[:8])
-            gaps = {n: (half[n] - exact[n].values).abs().max().item() / (d.high - d.low) for n, d in scorer.facts.dimensions.items()}
-            bench.row("bfloat16 against float32, the same 8 images", **gaps)
-
-
-def rest_of_judge(bench: Bench, sides: Sequence[int]) -> None:
-    """One that is undecided, and one in 4 bits."""
-    with bench.attempt("undecided judge"):
-        scorer = models.judge(bench.device, bench.dtype, bench.tiny, decided=False)
-        for batch in (1, 4):
-            with counted_nodes() as nodes:
-                done = bench.timed(lambda: scorer.score_all(pictures(batch, sides[0])), repeats=1, warm=False)  # noqa: B023
-            bench.row(f"an undecided judge, expected, {batch} images of {sides[0]} x {sides[0]}", done, images_per_s=batch / done["seconds"][0], passes=len(nodes), tokens=sum(nodes))
-        scorer = None
-    if importlib.util.find_spec("bitsandbytes") and bench.device == "cuda":
-        with bench.attempt("4 bits"):
-            folder = saved_judge(bench)
-            started = time.perf_counter()
-            few = load_scorer("mllm", model=str(folder), bits=4)
-            loaded = time.perf_counter() - started
-            weights = torch.cuda.memory_allocated() / GIB
-            few.batch_size = 8
-            done = bench.timed(lambda: few.score_all(pictures(8, sides[0])))
-            bench.row(f"4 bits, expected, 8 images of {sides[0]} x {sides[0]}", done, images_per_s=8 / statistics.median(done["seconds"]), weights_gib=weights, load_s=loaded)
-            del few
-
-
-def saved_judge(bench: Bench) -> Path:
-    """The random 7B as a folder, as a hub checkout lies on a disk."""
-    folder = bench.scratch / "judge"
-    if not (folder / "config.json").is_file():
-        model, processor = models.mllm(bench.device, bench.dtype, bench.tiny)
-        models.decide(model, processor)
-        model.save_pretrained(folder)
-        processor.save_pretrained(folder)
-        del model
-        free()
-    return folder
-
-
-# ---------------------------------------------------------------------- 2. generators
+# ---------------------------------------------------------------------- 1. generators
 
 CALLS = {
     "sdxl": {"height": 1024, "width": 1024, "num_inference_steps": 20},
@@ -411,7 +155,7 @@ def generator(bench: Bench, name: str) -> None:
             bench.row(f"{one}, enable_group_offload by leaves with a stream", bench.timed(ours, 1), pixel_gap=largest_gap(whole, ours()))
 
 
-# ---------------------------------------------------------------------- 3. alignment
+# ---------------------------------------------------------------------- 2. alignment
 
 
 def alignment(bench: Bench) -> None:
@@ -454,7 +198,7 @@ def alignment(bench: Bench) -> None:
             free()
 
 
-# ---------------------------------------------------------------------- 4. fine-tuning
+# ---------------------------------------------------------------------- 3. fine-tuning
 
 
 def round_of(bench: Bench, name: str, limit: float | None) -> None:
@@ -496,7 +240,7 @@ def round_of(bench: Bench, name: str, limit: float | None) -> None:
             torch.cuda.set_per_process_memory_fraction(1.0)
 
 
-# ---------------------------------------------------------------------- 5. the text encoder
+# ---------------------------------------------------------------------- 4. the text encoder
 
 
 @torch.no_grad()
@@ -526,7 +270,7 @@ def swap(bench: Bench) -> None:
     bench.row("undone", held=held(), same_to_the_bit=torch.equal(before, encoded()))
 
 
-# ---------------------------------------------------------------------- 6. tests
+# ---------------------------------------------------------------------- 5. tests
 
 
 def tests(bench: Bench) -> None:
@@ -535,7 +279,7 @@ def tests(bench: Bench) -> None:
         bench.row("pytest -m gpu", result="needs CUDA: not run")
         return
     root = Path(__file__).resolve().parent.parent
-    files = ["tests/test_gpu.py", "tests/pipelines/test_cog_guided.py"]
+    files = ["tests/test_gpu.py", "tests/pipelines/test_passing_through.py"]
     done = subprocess.run([sys.executable, "-m", "pytest", "-m", "gpu", "-q", *files], cwd=root, capture_output=True, text=True, check=False)
     (bench.out / "tests.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
     bench.row("pytest -m gpu", result=done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr[-200:])

@@ -15,7 +15,7 @@ def main(monkeypatch):
     import full_size
 
     yield full_size.main
-    for name in ("full_size", "full_size_models", "alignment_step"):
+    for name in ("full_size", "full_size_bench", "full_size_judge", "full_size_models", "alignment_step"):
         sys.modules.pop(name, None)
 
 
