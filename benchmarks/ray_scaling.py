@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import statistics
 import tempfile
@@ -150,6 +151,8 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     print(f"{os.cpu_count()} cores, load average at the start {os.getloadavg()[0]:.1f}")
+    for name in ("ray", "ray.serve"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     ray = import_ray()
     ray.init(num_cpus=2, object_store_memory=200 * 2**20, include_dashboard=False, log_to_driver=False)
     try:
