@@ -5,7 +5,8 @@
     python benchmarks/ray_scaling.py load --seconds 15
 
 Scaling: files scored by the embedded judge, each worker on one core; runs alternate, so that what else the machine does
-meets both. The rate is that of the last three quarters, after all models are loaded. Load: clients on loopback, each
+meets both. The rate is that of the last three quarters, after all models are loaded; beside it stands what the workers'
+processor time says, in which other programs hardly count. Load: clients on loopback, each
 sending one image after the other; every answer is compared with what the judge says here; who is refused comes again.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import statistics
 import tempfile
@@ -25,6 +27,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import httpx
 import numpy as np
+import psutil
 import torch
 from PIL import Image
 
@@ -54,23 +57,34 @@ def pictures(folder: Path, count: int) -> list[Path]:
     return files
 
 
-def rate(files: list[Path], workers: int) -> tuple[float, float]:
-    """Return files a second in the last three quarters, and the seconds of all of it."""
+def processor_seconds() -> float:
+    """Of the workers, so far."""
+    below = psutil.Process().children(recursive=True)
+    mine = [process for process in below if "BlockActor" in " ".join(process.cmdline())]
+    return sum(sum(process.cpu_times()[:2]) for process in mine)
+
+
+def rate(files: list[Path], workers: int) -> tuple[float, float, float]:
+    """Return files a second in the last three quarters, processor seconds of one of them, and the seconds of all."""
     started = time.monotonic()
-    arrived = []
+    arrived, spent = [], [0.0, 0.0]
+    first = len(files) // 4
     for _ in score_files_on_ray(files, SCORER, workers=Workers("auto", workers)):
         arrived.append(time.monotonic())
-    first = len(arrived) // 4
-    return (len(arrived) - first) / (arrived[-1] - arrived[first - 1]), arrived[-1] - started
+        if len(arrived) in (first, len(files)):
+            spent[len(arrived) == len(files)] = processor_seconds()
+    count = len(arrived) - first
+    return count / (arrived[-1] - arrived[first - 1]), (spent[1] - spent[0]) / count, arrived[-1] - started
 
 
 def scaling(files: list[Path], runs: int) -> None:
     found: dict[int, list[float]] = {1: [], 2: []}
     for run in range(runs):
         for workers in (1, 2):
-            speed, whole = rate(files, workers)
+            speed, own, whole = rate(files, workers)
             found[workers].append(speed)
-            print(f"run {run}: {workers} workers, {speed:.1f} files/s, {whole:.0f} s from start to end", flush=True)
+            times = f"{1000 * own:.1f} ms of a processor each, {whole:.0f} s from start to end"
+            print(f"run {run}: {workers} workers, {speed:.1f} files/s, {times}", flush=True)
     ratios = [two / one for one, two in zip(found[1], found[2], strict=True)]
     print(f"two against one: {statistics.median(ratios):.2f} (of runs: {', '.join(f'{r:.2f}' for r in ratios)})")
 
@@ -137,6 +151,8 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     print(f"{os.cpu_count()} cores, load average at the start {os.getloadavg()[0]:.1f}")
+    for name in ("ray", "ray.serve"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     ray = import_ray()
     ray.init(num_cpus=2, object_store_memory=200 * 2**20, include_dashboard=False, log_to_driver=False)
     try:

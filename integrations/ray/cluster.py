@@ -31,7 +31,7 @@ class Workers:
 
     Attributes:
         address: "local" (a Ray of our own on this machine, until the work is done), "auto" (the one that runs here),
-            "host:6379" or "ray://host:10001".
+            or its "host:6379".
         count: of processes.
         gpus: of each; a part such as 0.5 lets two share one.
 

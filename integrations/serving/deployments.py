@@ -10,11 +10,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ..._errors import GenerationError, InputError, missing_extra
+from ..._errors import GenerationError, InputError, ModelError, missing_extra
 from ...guidance import BestOfN
 from ...pipelines import CogGuidedPipeline
 from ...scorers import Scores, Target
-from ..ray.cluster import Workers, connected
+from ..ray.cluster import Workers, ask_a_worker, connected
 from ..ray.scoring import loaded
 from .limits import Limits
 
@@ -70,15 +70,15 @@ def start_service(
 
     Raises:
         InputError: the address cannot be listened on, or there is no such cluster.
-        ScoringError, ModelError: what is to be loaded cannot be.
+        CogGuidedError: what is to be loaded cannot be.
         MissingExtraError: Ray Serve is not installed.
 
-    Executed in ``tests/integrations/test_serving.py``.
+    Executed in ``tests/integrations/test_ray.py``.
     """
     limits, workers = limits or Limits(), workers or Workers(count=1)
     with ExitStack() as stack:
         pool = replace(workers, count=workers.count + (pipe is not None))
-        stack.enter_context(connected(pool, quiet=False))
+        ray = stack.enter_context(connected(pool, quiet=False))
         serve = import_serve()
         port = free_port(host, port)
         http = {"host": host, "port": port, "request_timeout_s": limits.seconds + 10}
@@ -86,35 +86,68 @@ def start_service(
         serve.start(proxy_location="HeadOnly", http_options=http, logging_config=logs)
         stack.callback(serve.shutdown)
         resources = {"num_cpus": pool.cpus, "num_gpus": pool.gpus}
-        most = 1 if limits.batch == 1 else max(limits.batch, limits.images)
-        judge = serve.deployment(
-            with_batches(serve, Judge, "score", most, limits.wait),
-            name="judge",
-            num_replicas=workers.count,
-            ray_actor_options=resources,
-            max_ongoing_requests=2 * limits.batch,
-            max_queued_requests=limits.queue,
-            max_constructor_retry_count=1,
-        ).bind(scorer)
-        painter = None
-        if pipe is not None:
-            painter = serve.deployment(
-                with_batches(serve, Painter, "draw", DRAWN_TOGETHER, limits.wait),
-                name="generator",
-                ray_actor_options=resources,
-                max_ongoing_requests=2 * DRAWN_TOGETHER,
-                max_queued_requests=limits.queue,
-                max_constructor_retry_count=1,
-            ).bind(pipe)
+        judge = judges(serve, scorer, limits, workers.count, resources)
+        painter = None if pipe is None else generator(serve, pipe, limits, resources)
         front = serve.deployment(
             serve.ingress()(Front),
             name="front",
             ray_actor_options={"num_cpus": 0},
             max_ongoing_requests=64 * limits.queue,
         ).bind(judge, painter, limits, token, urls)
-        serve.run(front, name=NAME, logging_config=logs)
+        try:
+            serve.run(front, name=NAME, logging_config=logs)
+        except RuntimeError as error:  # it tells a traceback
+            serve.delete(NAME)
+            for load in (scorer, pipe):
+                ask_a_worker(ray, pool, can_be_loaded, load)
+            raise ModelError("the service cannot be started: Ray's log says why") from error
         terms = serve.get_deployment_handle("judge", NAME).about.remote().result()
         return Service(f"http://{host}:{port}", terms, stack.pop_all())
+
+
+def can_be_loaded(load: Callable[[], Any] | None) -> None:
+    """Load something, on a worker, for the error that this gives.
+
+    >>> can_be_loaded(None)
+    """
+    if load is not None:
+        load()
+
+
+def judges(
+    serve: Any, scorer: Callable[[], Any], limits: Limits, replicas: int, resources: dict[str, float]
+) -> Any:
+    """Return the deployment of the judges.
+
+    Executed in ``tests/integrations/test_ray.py``.
+    """
+    most = 1 if limits.batch == 1 else max(limits.batch, limits.images)
+    return serve.deployment(
+        with_batches(serve, Judge, "score", most, limits.wait),
+        name="judge",
+        num_replicas=replicas,
+        ray_actor_options=resources,
+        max_ongoing_requests=2 * limits.batch,
+        max_queued_requests=limits.queue,
+        max_constructor_retry_count=1,
+    ).bind(scorer)
+
+
+def generator(
+    serve: Any, pipe: Callable[[], CogGuidedPipeline], limits: Limits, resources: dict[str, float]
+) -> Any:
+    """Return the deployment of the generator.
+
+    Executed in ``tests/integrations/test_ray.py``.
+    """
+    return serve.deployment(
+        with_batches(serve, Painter, "draw", DRAWN_TOGETHER, limits.wait),
+        name="generator",
+        ray_actor_options=resources,
+        max_ongoing_requests=2 * DRAWN_TOGETHER,
+        max_queued_requests=limits.queue,
+        max_constructor_retry_count=1,
+    ).bind(pipe)
 
 
 def import_serve() -> Any:
@@ -154,7 +187,7 @@ def free_port(host: str, port: int) -> int:
 def with_batches(serve: Any, kind: type, method: str, most: int, wait: float) -> type:
     """Return a class of which a method that takes a list is called for one item, and gathers what comes together.
 
-    An executed example is in ``tests/integrations/test_serving.py``.
+    Executed in ``tests/integrations/test_ray.py``.
     """
     gather = serve.batch(max_batch_size=most, batch_wait_timeout_s=wait, batch_size_fn=total_size)
     gathered = gather(getattr(kind, method))

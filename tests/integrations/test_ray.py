@@ -5,10 +5,12 @@ import io
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -21,12 +23,19 @@ from typer.testing import CliRunner
 
 from cogguided import BestOfN, FakeScorer, load_scorer, score_files, stream
 from cogguided._cli.app import app
-from cogguided._errors import GenerationError, InputError, MissingExtraError, RecordError, ScoringError
+from cogguided._errors import (
+    GenerationError,
+    InputError,
+    MissingExtraError,
+    RecordError,
+    ScoringError,
+    UnknownNameError,
+)
 from cogguided.integrations.ray import Workers, score_files_on_ray, stream_on_ray
 from cogguided.integrations.serving import Limits, start_service
 from cogguided.integrations.serving.tokens import digest
 from cogguided.pipelines import CogGuidedPipeline, read_candidates
-from cogguided.scorers import find_images
+from cogguided.scorers import find_images, load_target
 
 TWO = Workers(count=2)
 
@@ -47,7 +56,7 @@ def test_what_workers_cannot_be_given_is_refused_at_once():
     with pytest.raises(InputError, match="a function that loads one on each worker"):
         score_files_on_ray(["a.png"], FakeScorer())
     with pytest.raises(InputError, match="a function that loads one on each worker"):
-        stream_on_ray(CogGuidedPipeline.from_pretrained("embedded"), ["a cat"])
+        stream_on_ray(CogGuidedPipeline.from_pipe(tiny_pipeline("sd15")), ["a cat"])
     with pytest.raises(InputError, match="count >= 1"):
         Workers(count=0)
 
@@ -312,6 +321,14 @@ def test_a_service_on_ray_serve(here, model):
         assert {"server", "content-type"} >= set(broken.headers) - {"date", "content-length", "x-request-id"}
     finally:
         service.close()
+
+
+@pytest.mark.slow
+def test_a_service_of_what_cannot_be_loaded_says_why(here):
+    with pytest.raises(UnknownNameError, match="did you mean 'memorability'"):
+        start_service(partial(load_target, "memorabilty"), digest(TOKEN), port=0)
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(InputError, match="choose another --port"):
+        start_service(partial(load_target, "fake"), digest(TOKEN), port=taken.getsockname()[1])
 
 
 def from_png(text):
