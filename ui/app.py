@@ -15,7 +15,7 @@ from .._errors import InputError, missing_extra
 from .guard import Guard
 from .models import Models
 from .pieces import Pictures
-from .working import Page, logger
+from .working import LONGEST_END, Page, logger
 
 LARGEST_UPLOAD = "32mb"
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
@@ -70,13 +70,17 @@ def served(
     before = {name: os.environ.get(name) for name in (*QUIET, "GRADIO_TEMP_DIR")}
     os.environ.update(QUIET, GRADIO_TEMP_DIR=str(cache / "uploads"))
     blocks: Any = None
+    loading = threading.Thread(target=warm, args=(models,), daemon=True)
     page = Page(models, out, Pictures(cache / "pictures"), typed)
     try:
         blocks = build(page)
+        address = launch(blocks, out, host, port, auth)
         if preload:
-            threading.Thread(target=warm, args=(models,), daemon=True).start()
-        yield launch(blocks, out, host, port, auth)
+            loading.start()
+        yield address
     finally:
+        if loading.is_alive():
+            loading.join(LONGEST_END)  # Python cannot end while torch is at work in a thread
         page.sessions.close()
         if blocks is not None:
             blocks.close(verbose=False)
@@ -142,5 +146,9 @@ def launch(blocks: Any, out: Path, host: str, port: int | None, auth: list[tuple
             app_kwargs={"middleware": [Middleware(Guard, folder=out)], "docs_url": None, "redoc_url": None},
         )  # fmt: skip
     except OSError as error:
-        raise InputError(f"--port {port}: cannot be listened on ({error}); choose another one") from error
+        where = f"{host}:{port}" if port else host
+        raise InputError(
+            f"cannot listen on {where}: the port is taken, or it is no address of this machine; choose another "
+            "--port or --host"
+        ) from error
     return str(address)

@@ -73,8 +73,7 @@ class Drafts:
                 break
             pool = Pool(run, jobs[:size], overrides=overrides, batch_size=self.batch_size, draft=True)
             jobs = jobs[size:]
-            pool.advance(1.0)
-            pool.look()
+            pool.draw()
             drafts.append(pool)
         seen = [(job, c) for pool in drafts for job, c in zip(pool.jobs, pool.candidates, strict=True)]
         found = [(job, c) for job, c in seen if c is not None and c.valid]

@@ -163,8 +163,7 @@ class JointSearch:
             run, [job for _, job in chosen], overrides={"num_inference_steps": self.steps},
             batch_size=self.batch_size, draft=True,
         )  # fmt: skip
-        pool.advance(1.0)
-        return [(wording, job, c) for (wording, job), c in zip(chosen, pool.look(), strict=True)]
+        return [(wording, job, c) for (wording, job), c in zip(chosen, pool.draw(), strict=True)]
 
     def _finish(self, run: Run, made: Made, trials: Mapping[int, Sequence[Wording]]) -> None:
         """Hold back the images of wordings that strayed, and draw the best of the others in full."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..run import DEFAULT_BATCH_SIZE
 from ..types import Candidate, Job, Noise, Rows
 
 if TYPE_CHECKING:
@@ -108,6 +109,19 @@ class Pool:
         parts = self.run.in_batches(len(self), self.batch_size, work)
         self.run.rates.learn("looks", len(self), self.run.seconds - seconds, self.run.nfe - nfe)
         return [candidate for part in parts for candidate in part]
+
+    def draw(self) -> list[Candidate]:
+        """Take every row to the end and look at it, batch by batch: what is made is seen, and kept, early."""
+        size = self.batch_size or DEFAULT_BATCH_SIZE
+        parts = [self.select(range(start, min(start + size, len(self)))) for start in range(0, len(self), size)]
+        found: list[Candidate] = []
+        for part in parts:
+            part.advance(1.0)
+            made = part.look()
+            self.candidates[len(found) : len(found) + len(made)] = made
+            found += made
+        self.rows = self.run.sampler.join([part.rows for part in parts])
+        return found
 
     def _see(self, row: int, image: Any, place: dict[str, Any]) -> Candidate:
         """Put a row's latest image into its candidate."""
