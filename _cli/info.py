@@ -25,6 +25,7 @@ EXTRAS = {
     "resmem": "ResMem, a judge of memorability; non-commercial licence, 0.5 GB",
     "iqa": "metrics of image quality by pyiqa (MUSIQ, NIMA, TOPIQ, ...); non-commercial licence",
     "torchmetrics": "scorers as torchmetrics metrics",
+    "server": "judges on a server of your own (vLLM, SGLang, ...)",
     "embedded": "training the embedded model again",
     "test": "running the tests",
     "dev": "working on the code: tests, ruff, mypy",
