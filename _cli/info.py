@@ -26,7 +26,7 @@ EXTRAS = {
     "resmem": "ResMem, a judge of memorability; non-commercial licence, 0.5 GB",
     "iqa": "metrics of image quality by pyiqa (MUSIQ, NIMA, TOPIQ, ...); non-commercial licence",
     "ray": "score and generate on a cluster, and the service `serve`",
-    "remote": "a judge on a server as a scorer",
+    "remote": "judges on a server: of `cogguided serve`, vLLM, SGLang, ...",
     "torchmetrics": "scorers as torchmetrics metrics",
     "ui": "a page to work in, cogguided ui",
     "embedded": "training the embedded model again",

@@ -25,7 +25,7 @@ from pathlib import Path
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import httpx
+import httpx2
 import numpy as np
 import psutil
 import torch
@@ -92,7 +92,7 @@ def scaling(files: list[Path], runs: int) -> None:
 async def client(url: str, bodies: list[bytes], expected: list[float], until: float, seen: list, number: int) -> None:
     """Send images until the time is over; note what came of each: seconds, status, whether the value was right."""
     place = number
-    async with httpx.AsyncClient(timeout=120, trust_env=False) as session:
+    async with httpx2.AsyncClient(timeout=120, trust_env=False) as session:
         while time.monotonic() < until and len(seen) < 5000:
             place = (place + 7) % len(bodies)
             started = time.monotonic()

@@ -18,6 +18,7 @@ from .base import Scorer
 from .dimensions import DIMENSIONS
 from .judges import JUDGES, ScorerInfo
 from .mllm.options import MAX_NEW_TOKENS, MIN_MASS
+from .served.client import is_address
 
 ENTRY_POINT_GROUP = "cogguided.scorers"
 
@@ -90,8 +91,9 @@ def load_scorer(scorer: str | Path | Scorer, **kwargs: Any) -> Scorer:
 
     A name is looked up exactly as spelt, among the registered scorers and the installed plug-ins. A folder
     with ``open_clip_config.json`` is a `CLIPScorer`, any other folder or a hub name ("owner/model") an
-    `MLLMScorer`; "pyiqa:NAME" is a metric of that package, "remote:URL" a judge on a server. Keyword arguments go to
-    the scorer's factory.
+    `MLLMScorer`; "pyiqa:NAME" is a metric of that package, "remote:URL" a judge that `cogguided serve` serves, and
+    "http://host:8000#model" an MLLM on a server, which may also be the `model` of "mllm" or of a dimension. Keyword
+    arguments go to the scorer's factory.
 
     Raises:
         UnknownNameError: nobody registered that name.
@@ -112,6 +114,9 @@ def load_scorer(scorer: str | Path | Scorer, **kwargs: Any) -> Scorer:
             f"expected a scorer's name, a folder or a scorer, got {type(scorer).__name__}; a scorer has "
             "name, low, high, differentiable, needs_prompt, to() and is called with (images, prompts)"
         )
+    served = _served_instead(str(scorer), kwargs)
+    if served is not None:
+        return load_scorer(served[0], **served[1])
     factory = _factory(scorer)
     try:
         inspect.signature(factory).bind(**kwargs)
@@ -125,6 +130,15 @@ def load_scorer(scorer: str | Path | Scorer, **kwargs: Any) -> Scorer:
             f"'{scorer}' made a {type(loaded).__name__}, which lacks part of the Scorer interface"
         )
     return loaded
+
+
+def _served_instead(name: str, kwargs: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
+    """The address and arguments of a scorer whose `model` is on a server."""
+    address = kwargs.get("model")
+    if not is_address(address) or name not in ("mllm", *DIMENSIONS):
+        return None
+    rest = {key: value for key, value in kwargs.items() if key != "model"}
+    return str(address), rest if name == "mllm" else {"dimension": name, **rest}
 
 
 def scorer_arguments(scorer: str | Path) -> list[str]:
@@ -152,6 +166,8 @@ def _factory(scorer: str | Path) -> Factory:
         return factory
     if name.startswith("remote:"):
         return _bound(_REGISTRY["remote"][0], name.removeprefix("remote:"), "url")
+    if is_address(name):
+        return _bound(_served(), name)
     if name.startswith("pyiqa:"):
         return _bound(_REGISTRY["pyiqa"][0], name.removeprefix("pyiqa:"), "metric")
     if Path(scorer).is_dir():
@@ -162,6 +178,12 @@ def _factory(scorer: str | Path) -> Factory:
     if name.count("/") == 1:
         return _bound(_mllm, name)
     raise unknown_name("scorer", name, [*_REGISTRY, *plugged])
+
+
+def _served() -> Factory:
+    from .served.scorer import ServedScorer
+
+    return ServedScorer.at
 
 
 def _bound(factory: Factory, value: str, argument: str = "model") -> Factory:

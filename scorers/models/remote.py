@@ -66,7 +66,7 @@ class RemoteScorer:
             InputError: no such URL, no token or a wrong one, or no score named although there are several.
             UnknownNameError: no score of that name.
             ModelError: nobody answers there, or something else does.
-            MissingExtraError: httpx or tenacity is not installed.
+            MissingExtraError: httpx2 or tenacity is not installed.
 
         Executed in ``tests/scorers/test_remote.py``.
         """

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-import httpx
+import httpx2
 import psutil
 import pytest
 import torch
@@ -303,19 +303,19 @@ def test_a_service_on_ray_serve(here, model):
             assert not scores.valid.all() or abs(float(scores.values[0] - value)) < 1e-6
 
         bearer = {"Authorization": f"Bearer {TOKEN}"}
-        numbers = httpx.get(service.url + "/metrics", headers=bearer).text
+        numbers = httpx2.get(service.url + "/metrics", headers=bearer).text
         passes = {k: float(v) for k, v in re.findall(r"cogguided_images_per_pass_(count|sum) ([0-9.]+)", numbers)}
         assert passes["sum"] > passes["count"], "no pass had images of several requests"
         wish = {"prompt": "a cat", "seed": 3, "n": 2, **CALL["sd15"]}
-        drawn = httpx.post(service.url + "/generate", json=wish, headers=bearer, timeout=60).json()["images"]
+        drawn = httpx2.post(service.url + "/generate", json=wish, headers=bearer, timeout=60).json()["images"]
         pipe = CogGuidedPipeline.from_pretrained(model, target="fake")
         pipe.set_progress_bar_config(disable=True)
         alone = pipe("a cat", seed=3, guidance=BestOfN(2), **CALL["sd15"])
         assert from_png(drawn[0]["png"]) == alone.images[0].tobytes()
 
-        assert httpx.get(service.url + "/health").json() == {"status": "ok"}
-        assert httpx.post(service.url + "/score", json={}).status_code == 401
-        broken = httpx.post(service.url + "/score", files={"image": b"no picture"}, headers=bearer)
+        assert httpx2.get(service.url + "/health").json() == {"status": "ok"}
+        assert httpx2.post(service.url + "/score", json={}).status_code == 401
+        broken = httpx2.post(service.url + "/score", files={"image": b"no picture"}, headers=bearer)
         assert broken.status_code == 422
         assert "no picture in one of PNG" in broken.text
         assert {"server", "content-type"} >= set(broken.headers) - {"date", "content-length", "x-request-id"}

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from ...._errors import InputError, ModelError, ScoringError, missing_extra
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
 
 VARIABLE = "COGGUIDED_TOKEN"
 AGAIN = frozenset({429, 502, 503, 504})
@@ -54,7 +54,7 @@ class Client:
         """Get ready to connect; what is open is closed with the last reference to this."""
         here = urlsplit(self.url).hostname in ("localhost", "127.0.0.1", "::1")
         headers = {"Authorization": f"Bearer {self._token}"}
-        self._session = _import_httpx().Client(timeout=self._timeout, trust_env=not here, headers=headers)
+        self._session = _import_httpx2().Client(timeout=self._timeout, trust_env=not here, headers=headers)
         weakref.finalize(self, self._session.close)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -120,13 +120,13 @@ class Client:
             raise Refused(f"{self.url}: {reason}", reply.json()["detail"])
         raise ScoringError(f"{self.url}: HTTP {reply.status_code}: {reason}")
 
-    def _send(self, method: str, path: str, **body: Any) -> httpx.Response:
-        httpx = _import_httpx()
+    def _send(self, method: str, path: str, **body: Any) -> httpx2.Response:
+        httpx2 = _import_httpx2()
         try:
             reply: Any = self._session.request(method, self.url + path, **body)
-        except httpx.TimeoutException:
+        except httpx2.TimeoutException:
             raise _Again(f"no answer within {self._timeout:g} s") from None
-        except httpx.TransportError as error:
+        except httpx2.TransportError as error:
             raise _Again(f"cannot be reached ({type(error).__name__}: {error})") from None
         if reply.status_code in AGAIN:
             raise _Again(f"HTTP {reply.status_code}: {said(reply)}", reply.headers.get("retry-after"))
@@ -161,13 +161,13 @@ def _wait(state: Any) -> float:
     return max(drawn, error.after if isinstance(error, _Again) else 0.0)
 
 
-def _import_httpx() -> Any:
+def _import_httpx2() -> Any:
     try:
-        import httpx
+        import httpx2
         import tenacity  # noqa: F401
     except ImportError as error:
-        raise missing_extra(error.name or "httpx", "remote") from error
-    return httpx
+        raise missing_extra(error.name or "httpx2", "remote") from error
+    return httpx2
 
 
 def said(reply: Any) -> str:
