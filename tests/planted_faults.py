@@ -131,7 +131,7 @@ def tried(faults: Sequence[Fault], jobs: int) -> Iterator[tuple[Fault, str | Non
         said = (Path(folder.name) / "log").read_text("utf-8", "replace")
         folder.cleanup()
         code = os.waitstatus_to_exitcode(status)
-        by = re.search(r"^(?:FAILED|ERROR) tests/(\S+)", said, re.M)
+        by = re.search(r"^(?:FAILED|ERROR) tests/(.+?)(?: - .*)?$", said, re.M)  # there may be spaces in it
         if code not in (0, 1) or (code == 1) != (by is not None):
             raise RuntimeError(f"{fault.what}: pytest ended with {code}:\n{said[-3000:]}")
         found[fault.what] = by[1] if by else None
