@@ -59,7 +59,7 @@ def bench(
     ] = None,
     readout: Annotated[
         str | None,
-        typer.Option(help="expected, greedy, or both with a comma between; for MLLMs. Default: expected."),
+        typer.Option(help="expected, greedy, levels, or several with commas between; for MLLMs. Default: expected."),
     ] = None,
     dimension: Annotated[
         str | None,
