@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .._errors import InputError, unknown_name
-from .registry import load_scorer
+from .registry import list_scorers, load_scorer
 
 _RAW = "https://raw.githubusercontent.com/{}/HEAD/{}"
 
@@ -47,6 +47,14 @@ PUBLISHED = {
 """By name of the judge. Q-SiT's scale of 0 to 1 is 1 to 5 here."""
 
 
+UNPUBLISHED = {
+    "pickscore": "their demo has pairs of images and no values",
+    "hpsv2": "their README has a demo image and no value",
+    "vqascore": "their README has example images and no values",
+}
+"""Judges whose authors' pages were looked at, and what is there instead of values."""
+
+
 def check(
     name: str, folder: Path | None = None, model: str | None = None
 ) -> tuple[list[tuple[str, float, float]], float]:
@@ -58,12 +66,18 @@ def check(
         model: weights, if not the judge's own.
 
     Raises:
-        UnknownNameError: nothing is published for that judge.
-        InputError: an image is not in the folder.
+        UnknownNameError: there is no such judge.
+        InputError: nothing is published for that judge, or an image is not in the folder.
         ModelError: judge or images cannot be fetched.
 
     Executed, with tiny weights, in ``tests/scorers/test_published.py``.
     """
+    if name not in PUBLISHED and name in {info.name for info in list_scorers()}:
+        there = UNPUBLISHED.get(name, "none were found")
+        raise InputError(
+            f"{name}: its authors publish no values of demo images to compare with ({there}); run their own code on "
+            f"images of yours and compare. Published are those of: {', '.join(PUBLISHED)}"
+        )
     if name not in PUBLISHED:
         raise unknown_name("scorer with published values", name, PUBLISHED)
     known = PUBLISHED[name]

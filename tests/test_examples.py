@@ -85,6 +85,7 @@ def test_all_are_here():
         "own_search.py",
         "plain_diffusers_loop.py",
         "score_folder.py",
+        "sdxl_pickscore.py",
         *SEARCHES,
     }
     assert {path.name for path in EXAMPLES} == tested
@@ -168,6 +169,29 @@ def test_score_folder(tmp_path, monkeypatch, capsys):
     assert text.count(".png") == 6
     for dimension in ("aesthetics", "funniness", "emotional_valence", "memorability"):
         assert dimension in text
+
+
+def test_sdxl_pickscore(tmp_path, monkeypatch, capsys):
+    import json
+    import shutil
+
+    import open_clip
+    import tiny_judges
+    from tiny_diffusion import tiny_pipeline
+
+    for part in ("pick", "hps"):
+        (tmp_path / part).mkdir()
+    tiny_pipeline("sdxl").save_pretrained(tmp_path / "sdxl")
+    model, processor = tiny_judges.pickscore(tmp_path / "pick")
+    shutil.copytree(processor, model, dirs_exist_ok=True)
+    hps = tiny_judges.hpsv2(tmp_path / "hps")
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "ViT-H-14", json.loads(json.dumps(tiny_judges.HPS_CONFIG)))
+    monkeypatch.chdir(tmp_path)
+    run("sdxl_pickscore.py", tmp_path / "sdxl", model, hps, 2, monkeypatch=monkeypatch)
+    found = re.search(r"PickScore chose (\d) of 8; HPS v2: (-?0\.\d+), mean -?0\.\d+", capsys.readouterr().out)
+    assert found
+    assert 1 <= int(found[1]) <= 8
+    assert (tmp_path / "out.png").exists()
 
 
 def write_ratings(folder):

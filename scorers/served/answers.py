@@ -69,10 +69,10 @@ class Walk:
     """What is known of one image's answer.
 
     >>> walk = Walk(ValidAnswers({"yes": 1.0, "no": 0.0}))
-    >>> walk.add("", [("Yes", math.log(0.6)), (" no", math.log(0.3)), ("maybe", math.log(0.1))])
+    >>> walk.add("", [("Yes", math.log(0.5)), (" no", math.log(0.25)), ("maybe", math.log(0.25))])
     True
     >>> walk.read()
-    Reading(mean=0.66..., std=0.47..., mass=0.9..., label=0)
+    Reading(mean=0.66..., std=0.47..., mass=0.75, label=0)
     """
 
     answers: ValidAnswers

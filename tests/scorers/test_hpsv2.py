@@ -3,6 +3,7 @@ import json
 import numpy as np
 import open_clip
 import pytest
+import tiny_judges
 import torch
 from judge_checks import PROMPTS, check_frame, check_gradient, check_half
 from safetensors.torch import save_file
@@ -13,27 +14,13 @@ from cogguided.scorers.base import TruncationWarning
 from cogguided.scorers.models.hpsv2 import HPSv2Scorer
 
 NAME = "tiny-hps"
-CONFIG = {
-    "embed_dim": 16,
-    "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
-}
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Both versions as the authors publish them: a pickle with 'state_dict' and what else training left there."""
     home = tmp_path_factory.mktemp("hps")
-    (home / f"{NAME}.json").write_text(json.dumps(CONFIG))
+    (home / f"{NAME}.json").write_text(json.dumps(tiny_judges.HPS_CONFIG))
     open_clip.add_model_config(home / f"{NAME}.json")
-    for seed, file in enumerate(["HPS_v2_compressed.pt", "HPS_v2.1_compressed.pt"]):
-        torch.manual_seed(seed)
-        model = open_clip.CLIP(**CONFIG)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.mul_(1.5) if parameter.ndim > 1 else None
-        torch.save({"epoch": 1, "name": "hps", "state_dict": model.state_dict()}, home / file)
-    return home
+    return tiny_judges.hpsv2(home)
 
 
 def load(folder, version="2.1"):
@@ -50,7 +37,7 @@ def squared(picture):
 
 
 def reference(folder, file, picture, prompt):
-    model = open_clip.CLIP(**CONFIG).double()
+    model = open_clip.CLIP(**tiny_judges.HPS_CONFIG).double()
     model.load_state_dict(torch.load(folder / file)["state_dict"])
     with torch.no_grad():
         image = model.encode_image(squared(picture))[0]
@@ -95,7 +82,7 @@ def test_loading(folder, tmp_path, pictures):
         load(folder, "2")
     with pytest.raises(UnknownNameError, match="did you mean 'ViT-H-14"):
         HPSv2Scorer.from_pretrained(folder, architecture="ViT-H14")
-    (tmp_path / "other-hps.json").write_text(json.dumps({**CONFIG, "embed_dim": 8}))
+    (tmp_path / "other-hps.json").write_text(json.dumps({**tiny_judges.HPS_CONFIG, "embed_dim": 8}))
     open_clip.add_model_config(tmp_path / "other-hps.json")
     with pytest.raises(ModelError, match="weights of another shape"):
         HPSv2Scorer.from_pretrained(folder, architecture="other-hps")

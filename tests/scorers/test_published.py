@@ -45,7 +45,9 @@ def test_values_that_agree_and_one_that_does_not(demo):
 
 
 def test_what_cannot_be_checked(tmp_path):
-    with pytest.raises(UnknownNameError, match="scorer with published values 'pickscore'"):
+    with pytest.raises(InputError, match=r"pickscore: its authors publish no values .* imagereward, qalign"):
         check("pickscore")
+    with pytest.raises(UnknownNameError, match="did you mean 'imagereward'"):
+        check("imagerewrd")
     with pytest.raises(InputError, match=r"has no 1\.webp, one of the demo images of github\.com/THUDM"):
         check("imagereward", tmp_path)
