@@ -360,6 +360,17 @@ def test_serve_makes_a_token_answers_and_ends_by_sigterm(tmp_path):
 
 
 @pytest.mark.slow
+def test_an_address_where_nobody_is_is_told_soon(pictures):
+    started = time.monotonic()
+    with command("score", pictures, "--scorer", "fake", "--ray", "127.0.0.1:9") as process:
+        said = process.communicate(timeout=120)[1]
+        assert process.returncode == 1
+    assert "error: no Ray cluster at '127.0.0.1:9'" in said
+    assert "'local' needs none" in said
+    assert time.monotonic() - started < 100  # Ray itself asks again for many minutes
+
+
+@pytest.mark.slow
 def test_score_on_ray_ends_by_sigterm_with_what_was_scored(tmp_path):
     for i in range(1500):
         Image.new("RGB", (256, 256), (i % 256, 40, 90)).save(tmp_path / f"{i:04}.bmp")

@@ -305,7 +305,7 @@ def test_a_body_that_does_not_come_gives_its_place_up():
 
 
 def test_a_request_that_takes_too_long_is_504():
-    late = service(limits=Limits(seconds=0.05), before=lambda: time.sleep(0.3))
+    late = service(limits=Limits(seconds=0.7), before=lambda: time.sleep(1.5))
     assert late.post("/score", json={"images": [coded(png("red"))]}).status_code == 504
 
 

@@ -157,10 +157,10 @@ def test_no_room_is_asked_again_and_then_nan(monkeypatch):
 
 
 def test_a_slow_service_is_given_up():
-    slow = FakeScorer("slow", fn=lambda pixels: (time.sleep(0.5), pixels.mean((1, 2, 3)))[1])
+    slow = FakeScorer("slow", fn=lambda pixels: (time.sleep(2), pixels.mean((1, 2, 3)))[1])
     with serving(load_target(slow)) as (url, _):
-        scorer = load_scorer("remote", url=url, token=TOKEN, timeout=0.1, retries=0)
-        assert "no answer within 0.1 s" in scorer(PICTURES[:1]).errors[0]
+        scorer = load_scorer("remote", url=url, token=TOKEN, timeout=0.8, retries=0)
+        assert "no answer within 0.8 s" in scorer(PICTURES[:1]).errors[0]
 
 
 def test_what_cannot_be_connected_to_is_told(fake, monkeypatch, tmp_path):
