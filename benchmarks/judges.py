@@ -89,7 +89,7 @@ def pickscore(folders: Folders) -> Case:
 
     places = tiny.folders.__wrapped__(folders)
     scorer = load_scorer("pickscore", model=places[0], processor=places[1])
-    model, see = tf.CLIPModel.from_pretrained(places[0]).eval(), tf.AutoImageProcessor.from_pretrained(places[1])
+    model, see = tf.CLIPModel.from_pretrained(places[0]).eval(), tf.AutoImageProcessor.from_pretrained(places[1], backend="pil")
     tok = tf.AutoTokenizer.from_pretrained(places[1])
 
     def one(image: Image.Image, prompt: str) -> torch.Tensor:
@@ -106,7 +106,7 @@ def siglip(folders: Folders) -> Case:
 
     place = tiny.folder.__wrapped__(folders)
     scorer = load_scorer("siglip", model=place)
-    model, see = tf.SiglipModel.from_pretrained(place).eval(), tf.AutoImageProcessor.from_pretrained(place)
+    model, see = tf.SiglipModel.from_pretrained(place).eval(), tf.AutoImageProcessor.from_pretrained(place, backend="pil")
     tok = tf.AutoTokenizer.from_pretrained(place)
 
     def one(image: Image.Image, prompt: str) -> torch.Tensor:
@@ -141,7 +141,7 @@ def laion_aesthetic(folders: Folders) -> Case:
 
     place = tiny.folder.__wrapped__(folders)
     scorer: Any = tiny.load(place)
-    see = tf.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    see = tf.CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
     clip = tf.CLIPVisionModelWithProjection.from_pretrained(place / "clip").eval()
 
     def one(image: Image.Image, prompt: str) -> torch.Tensor:
