@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from ..._errors import ModelError
 from .branching import Branches, Inputs, Reruns, cut_prefix
-from .core import Core
+from .core import FAULTS, Core
 from .readout import AnswerSearch
 
 Edges = tuple[list[int], list[int], list[float]]
@@ -52,6 +52,11 @@ def attach_gradient(
     with _frozen(core.model):
         branches = (Branches if core.packed else Reruns)(core.model, prefix, lengths)
         logits = branches.extend(tokens, parents)
+    if not logits.requires_grad:
+        raise ModelError(
+            f"{core.facts.name}: {type(core.model).__name__} passes no gradient to the pixels; score without one "
+            "(images.detach(), or torch.no_grad())"
+        )
     found: dict[str, list[torch.Tensor]] = {name: [] for name in names}
     for row, of in enumerate(edges):
         for name, (slots, following, weights) in zip(names, of, strict=True):
@@ -94,7 +99,10 @@ def _add(question: Sequence[int], search: AnswerSearch, tokens: list[int], paren
 
 def _pixels(core: Core, images: torch.Tensor, inputs: Inputs, question: str) -> Inputs:
     """What the processor makes of the pixels: the values that the model was given, with a graph to `images`."""
-    soft = core.prepare(list(images), question)
+    try:
+        soft = core.prepare(list(images), question)
+    except FAULTS:  # made for pictures only
+        soft = {}
     found = {}
     for key, exact in inputs.items():
         made = soft.get(key)

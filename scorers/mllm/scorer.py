@@ -21,7 +21,7 @@ from ..base import ImageInput, Scores
 from ..images import check_images, load_images, name_of
 from ..precision import own_precision
 from .answers import ReadAnswer, from_reading, from_text, to_scores
-from .branching import Branches, Inputs, Reruns, cut_prefix
+from .branching import Inputs, cut_prefix
 from .checkpoints import ScorerFacts, load_checkpoint
 from .core import Core
 from .decoding import Continuation, read_greedy, search_answers
@@ -289,7 +289,7 @@ class MLLMScorer:
         self, images: ImageInput, good: dict[int, Image.Image], question: str, errors: list[str | None]
     ) -> Iterator[tuple[list[int], Inputs]]:
         """Yield the processor's output for groups of images; note in `errors` the images it cannot take."""
-        groups = [list(good)] if self._core.packed else [[index] for index in good]
+        groups = [list(good)] if self._core.batched else [[index] for index in good]
         while groups:
             group = groups.pop(0)
             if not group:
@@ -315,7 +315,7 @@ class MLLMScorer:
             if inputs["input_ids"][row, length - len(asked) : length].tolist() != asked:
                 raise ModelError(f"{self.model_name}: its chat template does not put the question after the image")
         prefix, lengths = cut_prefix(inputs, len(asked))
-        branches: Continuation = (Branches if core.packed else Reruns)(core.model, prefix, lengths)
+        branches: Continuation = core.continuation(prefix, lengths)
         questions = {name: core.questions[name] for name in names}
         dims = core.facts.dimensions
         answers: list[dict[str, dict[str, ReadAnswer]]] = [{} for _ in lengths]
