@@ -7,6 +7,7 @@ node costs as much as one more prompt token.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,8 @@ from ..._errors import ModelError
 
 Inputs = dict[str, torch.Tensor]
 
-_PER_TOKEN = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "cross_attention_mask")
+_OF_IMAGES = ("cross_attention_mask", "image_attention_mask")
+_PER_TOKEN = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", *_OF_IMAGES)
 _BRANCHABLE = {"full_attention", "sliding_attention"}
 
 
@@ -46,7 +48,7 @@ def cut_prefix(inputs: Inputs, num_dropped: int | Sequence[int]) -> tuple[Inputs
             continue
         cut[key] = tensor[:, :width].clone()
         for row, length in enumerate(lengths):
-            if key != "cross_attention_mask":
+            if key not in _OF_IMAGES:
                 cut[key][row, length:] = 0
     return cut, lengths
 
@@ -120,6 +122,28 @@ def unrounded_head(model: PreTrainedModel) -> Iterator[None]:
         del vars(head)["forward"]
 
 
+def prefill(model: PreTrainedModel, inputs: Inputs, cache: Any = None) -> tuple[Any, torch.Tensor | None]:
+    """Run the prompts; return what the model says, cache included, and the positions that its decoder used.
+
+    Only the decoder knows them: with M-RoPE they depend on the images' sizes. The model makes its own cache if none
+    is given.
+
+    An executed example is in ``tests/scorers/test_branching.py``.
+    """
+    seen: list[torch.Tensor | None] = []
+
+    def note_positions(_module: object, _args: object, kwargs: dict[str, Any]) -> None:
+        seen.append(kwargs.get("position_ids"))
+
+    hook = model.get_decoder().register_forward_pre_hook(note_positions, with_kwargs=True)
+    try:
+        memory: dict[str, Any] = {} if cache is None else {cache_keyword(model): cache}
+        said = model(**inputs, **memory, use_cache=True, logits_to_keep=1)
+    finally:
+        hook.remove()
+    return said, seen[0]
+
+
 class Branches:
     """A tree of continuations for each prompt of a batch, on a cache that holds the prompts.
 
@@ -140,7 +164,7 @@ class Branches:
         rows = torch.arange(len(lengths))
         if "cross_attention_mask" in inputs:
             self._cross_mask = inputs["cross_attention_mask"][rows, torch.as_tensor(lengths) - 1]
-        positions = self._prefill(inputs)
+        positions = prefill(model, inputs, self._cache)[1]
         self._planes = 0 if positions is None or positions.ndim == 2 else positions.shape[0]
         if positions is None:
             self._start = self._lengths
@@ -160,21 +184,6 @@ class Branches:
     def num_slots(self) -> int:
         """How many nodes each row has so far, padding included."""
         return int(self._depth.shape[1])
-
-    def _prefill(self, inputs: Inputs) -> torch.Tensor | None:
-        seen: list[torch.Tensor | None] = []
-
-        def note_positions(_module: object, _args: object, kwargs: dict[str, Any]) -> None:
-            seen.append(kwargs.get("position_ids"))
-
-        # Only the decoder knows the positions in use: with M-RoPE they depend on the images' sizes.
-        hook = self._model.get_decoder().register_forward_pre_hook(note_positions, with_kwargs=True)
-        try:
-            memory: dict[str, Any] = {self._cache_keyword: self._cache}
-            self._model(**inputs, **memory, use_cache=True, logits_to_keep=1)
-        finally:
-            hook.remove()
-        return seen[0]
 
     def extend(
         self,
@@ -296,6 +305,15 @@ class Reruns:
         return torch.stack([rows[old + node] for node in kept])[None]
 
     def _run(self, path: list[int]) -> torch.Tensor:
+        """Logits (tokens, vocabulary) after each token of a path."""
+        with unrounded_head(self._model):
+            logits: torch.Tensor = self._model(
+                **self._with(path), use_cache=False, logits_to_keep=len(path)
+            ).logits
+        return logits[0, -len(path) :]
+
+    def _with(self, path: list[int]) -> Inputs:
+        """The model's inputs for the prompt with a path behind it."""
         inputs = dict(self._inputs)
         for key in _PER_TOKEN:
             if key not in inputs:
@@ -308,6 +326,35 @@ class Reruns:
             else:
                 added = last.expand(-1, len(path), *last.shape[2:])
             inputs[key] = torch.cat([inputs[key], added], dim=1)
+        return inputs
+
+
+class Copies(Reruns):
+    """`Reruns` that see the image once: each path goes on from a copy of the model's own cache of the prompt.
+
+    Layers with a state (linear attention, convolutions, state spaces) are at home in it. Not for gradients.
+    """
+
+    def __init__(self, model: PreTrainedModel, inputs: Inputs, lengths: Sequence[int]) -> None:
+        """Compute the one prompt, image included, once."""
+        super().__init__(model, inputs, lengths)
+        said, self._positions = prefill(model, inputs)
+        self._memory = said[cache_keyword(model)]
+
+    def _run(self, path: list[int]) -> torch.Tensor:
+        inputs, count = self._with(path), len(path)
+        extra: dict[str, Any] = {cache_keyword(self._model): copy.deepcopy(self._memory)}
+        if self._positions is not None:
+            planes = self._positions.shape[0] if self._positions.ndim == 3 else 0
+            following = torch.arange(count, device=self._positions.device)[None] + self._positions.max() + 1
+            extra["position_ids"] = following[None].expand(planes, -1, -1) if planes else following
+        if "cross_attention_mask" in inputs:
+            extra["cross_attention_mask"] = inputs["cross_attention_mask"][:, -count:]
         with unrounded_head(self._model):
-            logits: torch.Tensor = self._model(**inputs, use_cache=False, logits_to_keep=len(path)).logits
-        return logits[0]
+            logits: torch.Tensor = self._model(
+                input_ids=inputs["input_ids"][:, -count:],
+                attention_mask=inputs["attention_mask"],
+                use_cache=True,
+                **extra,
+            ).logits
+        return logits[0, -count:]

@@ -339,6 +339,9 @@ def load_processor(homes: list[Path], hub_name: str, trust_remote_code: bool = F
         raise ModelError(
             f"{home or hub_name}: holds a {type(loaded).__name__}, not an image-and-text processor"
         )
+    if not loaded.chat_template:  # some processors drop what their own tokenizer reads from the same file
+        tokenizer: Any = getattr(loaded, "tokenizer", None)
+        loaded.chat_template = getattr(tokenizer, "chat_template", None)
     if not loaded.chat_template:
         raise ModelError(
             f"{home or hub_name}: its processor has no chat template, so the model cannot be asked"

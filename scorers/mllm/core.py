@@ -17,18 +17,22 @@ from ..._errors import ModelError
 from ..dimensions import Dimension
 from ..precision import own_precision
 from .answer_tree import AnswerTree
-from .branching import Branches, Inputs, Reruns, check_branchable, cut_prefix
+from .branching import Branches, Copies, Inputs, Reruns, check_branchable, cut_prefix
 from .checkpoints import ScorerFacts
 from .prompting import Pictures, build_prompts
 from .reading.words import tree_of
+
+FAULTS = (ModelError, ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError, AssertionError)
+"""What models and processors of others raise on inputs that they were not made for."""
 
 
 @dataclass
 class Core:
     """One loaded model with what is derived from it once; shared by the scorers of its dimensions.
 
-    `autocast` is what is computed in where the weights are of several types, as in training. `starts` are the tokens
-    of a prompt about one grey picture, or about two, up to where questions differ.
+    `packed`, `batched` and `copied` are how it can be asked (`check_packing`). `autocast` is what is computed in
+    where the weights are of several types, as in training. `starts` are the tokens of a prompt about one grey
+    picture, or about two, up to where questions differ.
     """
 
     model: PreTrainedModel
@@ -38,6 +42,8 @@ class Core:
     starts: dict[int, list[int]] = field(default_factory=dict)
     trees: dict[tuple[str, str], AnswerTree] = field(default_factory=dict)
     packed: bool = True
+    batched: bool = False
+    copied: bool = False
     autocast: torch.dtype | None = None
 
     def undisturbed(self) -> AbstractContextManager[None]:
@@ -61,10 +67,25 @@ class Core:
         return self.trees[dim.name, numbered]
 
     def split_questions(self) -> None:
-        """Find what follows the image in the prompt of each dimension: the tokens after the common start."""
+        """Find what follows the image in the prompt of each dimension: the tokens after the common start.
+
+        Raises:
+            ModelError: an encoder-decoder model, or a processor that takes no chat of a picture and a question.
+        """
+        if self.model.config.is_encoder_decoder:
+            raise ModelError(
+                f"{self.facts.name}: {type(self.model).__name__} is an encoder with a decoder; a judge must be "
+                "a model that goes on from its prompt"
+            )
         self.questions, self.starts = {}, {}
         texts = {name: dim.question for name, dim in self.facts.dimensions.items()}
-        found = self.question_tokens(list(texts.values()))
+        try:
+            found = self.question_tokens(list(texts.values()))
+        except FAULTS as error:
+            raise ModelError(
+                f"{self.facts.name}: {type(self.processor).__name__} cannot take one picture and a question as a "
+                f"chat ({type(error).__name__}: {error})"
+            ) from error
         self.questions = {name: tokens for name, (tokens, _) in zip(texts, found, strict=True)}
 
     def question_tokens(self, texts: Sequence[str], num_images: int = 1) -> list[tuple[list[int], int]]:
@@ -98,25 +119,84 @@ class Core:
         return found
 
     def check_packing(self) -> None:
-        """Compare `Branches` with a plain run once; where they differ, go on with `Reruns` and say so."""
+        """Compare each fast way with a plain run once; go on with the fastest that is right, and say so.
+
+        `Branches` of a batch, `Branches` of one image at a time, `Copies`, `Reruns`.
+
+        Raises:
+            ModelError: not even a plain run works, or it is not one from left to right.
+        """
         name, question = next(iter(self.questions.items()))
-        inputs = self.prepare([Image.new("RGB", (64, 64), "gray")], self.facts.dimensions[name].question)
-        prefix, lengths = cut_prefix(inputs, len(question))
-        expected = Reruns(self.model, prefix, lengths).extend([question], [[*range(-1, len(question) - 1)]])[0, -1]
-        size = len(question)
-        parents = [*range(-1, size - 1), -1, *range(size, 2 * size - 1)]
+        text, path = self.facts.dimensions[name].question, [*range(-1, len(question) - 1)]
+        pictures = [Image.new("RGB", (64, 64), "gray"), Image.linear_gradient("L").resize((96, 48)).convert("RGB")]
+        alone = [cut_prefix(self.prepare([picture], text), len(question)) for picture in pictures]
+        expected = [self._plain(*one, question) for one in alone]
+        tree = [[*reversed(question), *question]], [[*path, -1, *range(len(question), 2 * len(question) - 1)]]
+
+        def fault(kind: type[Branches] | type[Reruns]) -> str | None:
+            """Why it does not give what a plain run gives."""
+            try:
+                if kind is Branches:
+                    check_branchable(self.model)
+                got = kind(self.model, *alone[0]).extend(*tree, [2 * len(question) - 1])[0, 0]
+            except FAULTS as error:
+                return str(error)
+            return self._apart(got, expected[0])
+
+        def batch_fault() -> str | None:
+            """Why two images in a batch do not get what they get alone."""
+            try:
+                both = cut_prefix(self.prepare(pictures, text), len(question))
+                got = Branches(self.model, *both).extend([question] * 2, [path] * 2, [len(question) - 1])[:, 0]
+            except FAULTS as error:
+                return str(error)
+            return self._apart(got[0], expected[0]) or self._apart(got[1], expected[1])
+
+        reason = fault(Branches)
+        self.packed, self.copied = reason is None, reason is not None and fault(Copies) is None
+        if reason is not None:
+            how = "goes on from a copy of the model's memory of it, which is slower"
+            how = how if self.copied else "is run from the start, which is slow"
+            reason = f"answers cannot share one pass over the image ({reason}); each branch {how}"
+        else:
+            reason = batch_fault()
+            self.batched = reason is None
+            reason = reason and f"images are looked at one at a time: in a batch they get other answers ({reason})"
+        if reason:
+            warnings.warn(f"{self.facts.name}: {reason}", stacklevel=4)
+
+    def _apart(self, got: torch.Tensor, expected: torch.Tensor) -> str | None:
+        """How far logits are from the log probabilities they should have, if that is too far."""
+        gap = (expected - got.float().log_softmax(-1)).abs().max().item()
+        return None if gap < self.tolerance else f"log probabilities differ by {gap:.2g}"
+
+    @property
+    def tolerance(self) -> float:
+        """What log probabilities of the same may differ by, in the precision of the weights."""
+        return 1e-2 if self.model.dtype == torch.float32 else 0.5
+
+    def _plain(self, prefix: Inputs, lengths: Sequence[int], question: Sequence[int]) -> torch.Tensor:
+        """Log probabilities (vocabulary,) after a question, run from the start; see that nothing looks ahead."""
+
+        def run(path: Sequence[int]) -> torch.Tensor:
+            logits = Reruns(self.model, prefix, lengths).extend([path], [[*range(-1, len(path) - 1)]])[0]
+            return logits.float().log_softmax(-1)
+
         try:
-            check_branchable(self.model)
-            branches = Branches(self.model, prefix, lengths)
-            got = branches.extend([[*reversed(question), *question]], [parents], [2 * size - 1])[0, 0]
-            gap = (expected.float().log_softmax(-1) - got.float().log_softmax(-1)).abs().max().item()
-            reason = f"log probabilities differ by {gap:.2g}"
-            self.packed = gap < (1e-2 if self.model.dtype == torch.float32 else 0.5)
-        except (ModelError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
-            self.packed, reason = False, str(error)
-        if not self.packed:
-            warnings.warn(
-                f"{self.facts.name}: answers cannot share one pass over the image ({reason}); "
-                "each branch is run from the start, which is slow",
-                stacklevel=4,
+            expected, followed = run(question), run([*question, question[0]])
+        except FAULTS as error:
+            raise ModelError(
+                f"{self.facts.name}: {type(self.model).__name__} cannot go on from a picture and a question "
+                f"({type(error).__name__}: {error})"
+            ) from error
+        if (followed[: len(question)] - expected).abs().max() > self.tolerance:
+            raise ModelError(
+                f"{self.facts.name}: {type(self.model).__name__} changes what it said when more is said after it (it "
+                "attends in both directions), so its answers have no probability token by token"
             )
+        return expected[-1]
+
+    def continuation(self, prefix: Inputs, lengths: Sequence[int]) -> Branches | Reruns:
+        """Prompts to go on from, in the fastest way that was found to be right; several only where `packed`."""
+        kind = Branches if self.packed else Copies if self.copied else Reruns
+        return kind(self.model, prefix, lengths)

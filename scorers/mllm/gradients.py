@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from ..._errors import ModelError
 from .branching import Branches, Inputs, Reruns, cut_prefix
-from .core import Core
+from .core import FAULTS, Core
 from .decoding import with_others
 from .readout import AnswerSearch
 
@@ -60,6 +60,11 @@ def attach_gradient(
     with _frozen(core.model):
         branches = (Branches if core.packed else Reruns)(core.model, prefix, lengths)
         logits = branches.extend(tokens, parents)
+    if not logits.requires_grad:
+        raise ModelError(
+            f"{core.facts.name}: {type(core.model).__name__} passes no gradient to the pixels; score without one "
+            "(images.detach(), or torch.no_grad())"
+        )
     found: dict[K, list[torch.Tensor]] = {name: [] for name in searches}
     for row, of in enumerate(edges):
         for name, (slots, tokens_after, weights) in zip(searches, of, strict=True):
@@ -106,7 +111,10 @@ def _pixels(
     core: Core, pictures: Sequence[tuple[torch.Tensor, ...]], texts: Sequence[str], inputs: Inputs
 ) -> Inputs:
     """What the processor makes of the pixels: the values that the model was given, with a graph to the pictures."""
-    soft = core.prepare(pictures, texts)
+    try:
+        soft = core.prepare(pictures, texts)
+    except FAULTS:  # made for pictures only
+        soft = {}
     found = {}
     for key, exact in inputs.items():
         made = soft.get(key)

@@ -48,15 +48,18 @@ def build_prompts(
     """
     template: Any = processor.apply_chat_template
     first = pictures[0][0] if isinstance(pictures[0], tuple) else pictures[0]
-    scaled = {"do_rescale": False} if isinstance(first, torch.Tensor) else {}
+    extra = {"do_rescale": False} if isinstance(first, torch.Tensor) else {}
+    if "mm_token_type_ids" in processor.model_input_names:  # some models ask for what their processor leaves out
+        extra["return_mm_token_type_ids"] = True
     out: Any = template(
         [chat(picture, text, system_prompt) for picture, text in zip(pictures, questions, strict=True)],
         tokenize=True,
         add_generation_prompt=True,
         return_dict=True,
-        processor_kwargs={"padding": True, "padding_side": "right", "return_tensors": "pt", **scaled},
+        processor_kwargs={"padding": True, "padding_side": "right", "return_tensors": "pt", **extra},
     )
-    return {key: torch.as_tensor(value) for key, value in out.items()}
+    # PaliGemma's processor gives labels, with which its model computes a loss
+    return {key: torch.as_tensor(value) for key, value in out.items() if key != "labels"}
 
 
 def stop_tokens(model: PreTrainedModel, processor: ProcessorMixin) -> frozenset[int]:

@@ -9,7 +9,8 @@ from tiny_mllm import FAMILIES
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from cogguided._errors import ModelError
-from cogguided.scorers.mllm.branching import Branches, Reruns, cache_keyword, check_branchable, cut_prefix
+from cogguided.scorers.mllm.branching import Branches, Copies, Reruns, cache_keyword, check_branchable, cut_prefix
+from cogguided.scorers.mllm.scorer import MLLMScorer
 
 
 def load(folder, pictures, question="How beautiful?"):
@@ -63,9 +64,37 @@ def test_only_the_logits_to_keep_are_made(model_folder, pictures):
     prefix, lengths = cut_prefix(inputs, 1)
     tokens, parents = [[40, 41, 42]], [[-1, 0, 1]]
     whole = Branches(model, prefix, lengths).extend(tokens, parents)
-    for cls in (Branches, Reruns):
+    for cls in (Branches, Copies, Reruns):
         kept = cls(model, prefix, lengths).extend(tokens, parents, [2, 0])
         torch.testing.assert_close(kept, whole[:, [2, 0]], atol=1e-4, rtol=1e-4)
+
+
+def test_a_model_that_looks_ahead_is_refused(model_folder, monkeypatch):
+    """Its answers have no probability token by token."""
+    plain = Reruns.extend
+
+    def look_ahead(self, tokens, parents, keep=None):
+        return plain(self, tokens, parents, keep) * (1 + len(tokens[0]) / 10)
+
+    monkeypatch.setattr(Reruns, "extend", look_ahead)
+    with pytest.raises(ModelError, match="attends in both directions"):
+        MLLMScorer.from_pretrained(model_folder("qwen2_vl"))
+
+
+def test_a_model_that_mixes_a_batch_is_asked_one_at_a_time(model_folder, pictures, monkeypatch):
+    plain = Branches.extend
+
+    def mix(self, tokens, parents, keep=None):
+        logits = plain(self, tokens, parents, keep)
+        return logits + logits.roll(1, 0) if len(logits) > 1 else logits
+
+    monkeypatch.setattr(Branches, "extend", mix)
+    with pytest.warns(UserWarning, match="one at a time: in a batch they get other answers"):
+        scorer = MLLMScorer.from_pretrained(model_folder("mllama"), "memorability", min_mass=0.0)
+    values = scorer(pictures[:2]).values
+    monkeypatch.undo()
+    alone = MLLMScorer.from_pretrained(model_folder("mllama"), "memorability", min_mass=0.0)(pictures[:2]).values
+    torch.testing.assert_close(values, alone, atol=1e-4, rtol=0)
 
 
 def renamed(forward):

@@ -260,14 +260,19 @@ def build(family: str, folder: Path, seed: int = 0, scale: float = 4.0) -> Path:
     """Save a seeded random model of `family` with its processor; `scale` multiplies the initial matrices."""
     torch.manual_seed(seed)
     model, processor = _BUILDERS[family]()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith("gate") or "gate_attn" in name or "gate_mlp" in name or "gate_ffn" in name:
-                parameter.fill_(0.7)  # Mllama starts with its cross-attention closed
-            elif not parameter.any() and parameter.ndim > 1:
-                parameter.normal_(std=0.02 * scale)  # Gemma 3 starts with a projection of zeros
-            elif parameter.ndim > 1:
-                parameter.mul_(scale)
+    wake(model, scale)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
+
+
+@torch.no_grad()
+def wake(model: torch.nn.Module, scale: float = 4.0) -> None:
+    """Scale up the initial matrices, and open what is closed at first."""
+    for name, parameter in model.named_parameters():
+        if name.endswith("gate") or any(part in name for part in ("gate_attn", "gate_mlp", "gate_ffn", "alpha_")):
+            parameter.fill_(0.7)  # Mllama and Idefics start with their cross-attention closed
+        elif parameter.ndim > 1 and parameter.abs().max() < 1e-3:
+            parameter.normal_(std=0.02 * scale)  # Gemma 3 starts with a projection of zeros, BLIP with 1e-10
+        elif parameter.ndim > 1:
+            parameter.mul_(scale)

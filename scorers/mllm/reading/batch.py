@@ -14,7 +14,7 @@ from ...base import ImageInput, Scores
 from ...images import load_images, name_of
 from ...models.parts.asking import fill_in
 from ..answers import ReadAnswer, from_reading, from_text, to_scores
-from ..branching import Branches, Inputs, Reruns, cut_prefix
+from ..branching import Inputs, cut_prefix
 from ..core import Core
 from ..decoding import Continuation, read_greedy, search_answers
 from ..gradients import attach_gradient
@@ -80,7 +80,7 @@ class Batch:
 
     def _prepared(self, errors: list[str | None]) -> Iterator[tuple[list[int], list[str], Inputs]]:
         """Yield the processor's output for groups of rows; note in `errors` those it cannot take."""
-        groups = [list(self.pictures)] if self.core.packed else [[row] for row in self.pictures]
+        groups = [list(self.pictures)] if self.core.batched else [[row] for row in self.pictures]
         while groups:
             group = groups.pop(0)
             if not group:
@@ -130,7 +130,7 @@ class Batch:
             if inputs["input_ids"][row, length - len(asked[row]) : length].tolist() != asked[row]:
                 raise ModelError(f"{core.facts.name}: its chat template does not put the question after the image")
         prefix, lengths = cut_prefix(inputs, [len(question) for question in asked])
-        branches: Continuation = (Branches if core.packed else Reruns)(core.model, prefix, lengths)
+        branches: Continuation = core.continuation(prefix, lengths)
         answers: list[dict[Ask, ReadAnswer]] = [{} for _ in lengths]
         weighed = {ask: of for ask, of in questions.items() if ask[0] != "greedy"}
         searches: dict[Ask, list[AnswerSearch]] = {}
