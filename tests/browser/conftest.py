@@ -15,6 +15,16 @@ PATIENCE = float(os.environ.get("COGGUIDED_BROWSER_PATIENCE", "120"))
 """Seconds that anything on the page may take."""
 
 
+TOO_WIDE = """
+const scrolls = e => { for (e = e.parentElement; e && e !== document.body; e = e.parentElement)
+  if (['auto', 'scroll'].includes(getComputedStyle(e).overflowX)) return true; return false; };
+const wide = [...document.querySelectorAll('body *')].filter(e => e.getClientRects().length &&
+  e.getBoundingClientRect().width > 1 && e.getBoundingClientRect().right > window.innerWidth + 1 && !scrolls(e));
+if (document.documentElement.scrollWidth > window.innerWidth) wide.push(document.documentElement);
+return wide.map(e => e.outerHTML.slice(0, 160));
+"""
+
+
 def chromium() -> str | None:
     return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -178,10 +188,9 @@ class Browser:
                 found.add(message["params"]["request"]["url"])
         return found
 
-    def overflow(self) -> int:
-        """By how many pixels the page is wider than its window."""
-        script = "return document.documentElement.scrollWidth - window.innerWidth"
-        return int(self.driver.execute_script(script))
+    def too_wide(self) -> list[str]:
+        """What reaches beyond the window's right edge, where nothing round it can be scrolled sideways."""
+        return self.driver.execute_script(TOO_WIDE)
 
     def picture(self, file: Path, height: int | None = None) -> None:
         """Keep a screenshot of the whole page, or of its upper part."""
@@ -205,8 +214,8 @@ def one_browser():
 @pytest.fixture
 def browser(one_browser, served):
     one_browser.resize(1280)
+    one_browser.addresses()  # those of the test before
     one_browser.open(served.address)
-    one_browser.addresses()
     return one_browser
 
 

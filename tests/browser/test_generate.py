@@ -65,6 +65,9 @@ def test_why_one_won_variations_of_it_and_the_record(made, tmp_path):
     made.choose("#gen-dimension", "memorability")
     made.until(lambda: "memorability: mean" in made.one("#gen-belief svg").get_attribute("aria-label"))
 
+    made.resize(380, 800)
+    assert made.too_wide() == []
+    made.resize(1280)
     again = replay(made.download("#gen-save", tmp_path))
     assert again.same
     assert f"seed {again.candidate['seed']}" in made.all(".cg-tile")[1].text

@@ -79,7 +79,7 @@ def test_dropped_files_are_scored_sorted_and_drawn_and_a_broken_one_is_told(scor
     saved = scored.download("#score-csv", tmp_path)
     assert saved.read_text() == max(served.out.glob("*-scores.csv")).read_text()
     scored.resize(380, 800)
-    assert scored.overflow() <= 0
+    assert scored.too_wide() == []
 
 
 def test_a_run_shows_its_report_and_how_to_go_on(browser, served):

@@ -45,7 +45,7 @@ def test_a_phone_has_all_of_it_and_everything_has_a_name(browser, tab):
     browser.resize(380, 800)
     browser.tab(tab)
     browser.until(lambda: browser.all("[role=tabpanel]"))
-    assert browser.overflow() <= 0
+    assert browser.too_wide() == []
     assert browser.driver.execute_script(NAMELESS) == []
 
 

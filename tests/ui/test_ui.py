@@ -317,7 +317,10 @@ def test_runs_are_found_below_the_folder_alone(page, tmp_path_factory):
 
 
 def test_a_report_holds_pictures_of_its_folder_and_no_others(page):
-    Image.new("RGB", (2, 2)).save(page.out / "a.png")
+    page = dataclasses.replace(page, out=page.out / "out")
+    page.out.mkdir()
+    for name in ("a.png", "../b.png"):
+        Image.new("RGB", (2, 2)).save(page.out / name)
     file = page.out / "report.html"
     file.write_text('<img alt="" src="a.png"><img src="../b.png"><img src="http://x/y.png"><img src="/etc/passwd">')
     shown = runs.with_pictures(page.out, file)
