@@ -32,8 +32,9 @@ models with random weights, on a CPU, by [benchmarks/mllm_families.py](../benchm
 built is in [tests/scorers/mllm_types](../tests/scorers/mllm_types). It says that the mechanics work, not how well a model
 judges. The package has no line on any type. A checkpoint needs a chat template, which not all published ones have.
 
-**{built} types could be built; {works} of them work** ({share:.0%}). {copies} of these share the image but not one pass for all
-branches of the answer (layers with a state, and others that a packed tree does not fit), which is slower.
+**{built} types could be built; {works} of them work** ({share:.0%}). {others} take no picture with a question at all (proteins,
+videos, a robot's state, pictures alone); of the others {rest:.0%} work. {copies} of those that work need more passes, since the
+branches of an answer cannot share one (layers with a state, and others that a packed tree does not fit): *copies*, *re-runs*.
 
 - *how*: *packed*: image once, all branches of an answer in shared passes; *one at a time*: the same, without batches, since
   the model itself gives other answers in a batch; *copies*: image once, each branch from a copy of the model's memory;
@@ -86,7 +87,7 @@ def table(results: dict[str, dict[str, str]]) -> str:
             for answer in (found["expected"], found["greedy"], found["gradient"])
         ]
         lines.append(f"| `{name}` | {found['read']} | {' | '.join(answers)} |")
-    notes = [f"{number}. {' '.join(text.split())}" for text, number in seen.items()]
+    notes = [f"{number}. {' '.join(text.split())[:300]}" for text, number in seen.items()]
     return "\n".join([*lines, "", *notes]) + "\n"
 
 
@@ -98,7 +99,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     import transformers
-    from mllm_types import NAMES, UNBUILT
+    from mllm_types import NAMES, NO_QUESTION, UNBUILT
 
     parts = arguments.only or [""]
     names = [name for name in NAMES if name not in UNBUILT and any(part in name for part in parts)]
@@ -111,6 +112,8 @@ def main() -> None:
         built=len(results),
         works=len(works),
         share=len(works) / len(results),
+        others=len(set(NO_QUESTION) & set(results)),
+        rest=len(works) / max(1, len(set(results) - set(NO_QUESTION))),
         copies=sum(results[name]["read"] in ("copies", "re-runs") for name in works),
     )
     left_out = "\n## Not built here\n\n| type | why |\n|---|---|\n"

@@ -256,14 +256,17 @@ REFUSED: dict[str, tuple[str, str]] = {
     "llama4": ("loads", "image_outputs"),
     "paligemma": ("loads", "in both directions"),
     "pi0": ("loads", "'state'"),
-    "pix2struct": ("loads", "cannot take one picture"),
-    "pp_formulanet": ("loads", "cannot take one picture"),
+    "pix2struct": ("loads", "an encoder with a decoder"),
+    "pp_formulanet": ("loads", "an encoder with a decoder"),
     "shieldgemma2": ("loads", "weights are missing"),
     "t5gemma2": ("loads", "an encoder with a decoder"),
     "idefics2": ("gradient", "no gradient to the pixels"),
     "video_llava": ("gradient", "no gradient to the pixels"),
 }
 """What a type is refused, and a part of the sentence that says why."""
+
+NO_QUESTION = ("evolla", "instructblipvideo", "pi0", "pix2struct", "pp_formulanet")
+"""Types that take no picture with a question: proteins, videos, a robot's state, pictures alone."""
 
 _SIZES = "needs sizes of its own beyond the shared small ones; not tried"
 _CODES = "its pictures are tokens of a codebook, whose vocabulary comes with the published tokenizer"
