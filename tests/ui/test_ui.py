@@ -182,15 +182,18 @@ def test_sessions_forget_and_stop():
 
 
 def test_the_servers_end_waits_for_what_is_to_be_kept():
-    sessions, kept = Sessions(), []
+    sessions, kept, found, begun = Sessions(), [], [], threading.Event()
 
     def call():
-        while not work.watch.stopped:
+        begun.wait(60)
+        while not found[0].watch.stopped:
             time.sleep(0.01)
         time.sleep(0.1)
         kept.append(True)
 
-    sessions.of("a").work = work = Work(call)
+    found.append(Work(call))
+    sessions.of("a").work = found[0]
+    begun.set()
     sessions.close()
     assert kept
 
