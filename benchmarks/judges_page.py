@@ -121,7 +121,7 @@ BUILDERS: dict[str, Callable[[], Any]] = {
         "deepstack_visual_indexes": [8, 16, 24],
     }),
 }  # fmt: skip
-"""The network of each judge, by its published configuration."""
+"""The network of each judge, by its configuration as far as it is known here; not compared with the authors' files."""
 
 
 def count(name: str) -> float:
