@@ -1,6 +1,7 @@
 """Which judge to take for what: the table of docs/judges.md, from the facts in scorers/judges.py and sizes counted here.
 
-Sizes are counted on torch's meta device from the configurations that the authors publish; nothing is downloaded.
+Sizes are counted on torch's meta device, from configurations that are written down here and were not compared with the
+authors' files; nothing is downloaded.
 
     python benchmarks/judges_page.py            # writes the table into docs/judges.md
     python benchmarks/judges_page.py --count    # counts the parameters again, and compares
