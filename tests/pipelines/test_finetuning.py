@@ -28,6 +28,9 @@ CONFIG = FinetuneConfig(
     images_per_evaluation=2, evaluate_every=2, patience=0, save="last",
 )  # fmt: skip
 
+SAME = 1e-4
+"""How far weights of two processes may be apart, that round differently; a step is 0.02."""
+
 
 def tiny_run(folder, config=CONFIG, scorer=None, family="flux", **changes):
     options = {"evaluation": HELD_OUT, "faithfulness": None, "progress": False, **CALL[family], **changes}
@@ -88,7 +91,7 @@ def here(code):
 
 
 def test_a_killed_run_goes_on_and_equals_the_uninterrupted_one(whole, forks, tmp_path):
-    """Killed once in its second round or later: the weights after all rounds are the same to 1e-6."""
+    """Killed once in its second round or later: the weights after all rounds are the same."""
     first = tmp_path / "run/checkpoints/round-00001"
     killed = forks(here(f"tiny_run({str(tmp_path / 'run')!r})"), tmp_path / "log", until=first)
     assert killed.code == -signal.SIGKILL, killed.said
@@ -100,7 +103,7 @@ def test_a_killed_run_goes_on_and_equals_the_uninterrupted_one(whole, forks, tmp
         tiny_run(tmp_path / "run", replace(CONFIG, rank=3), resume=True)
     resumed = tiny_run(tmp_path / "run", resume=True)
     assert resumed.rounds == 4
-    assert_same(weights(tmp_path / "run"), weights(whole.folder), 1e-6)
+    assert_same(weights(tmp_path / "run"), weights(whole.folder), SAME)
     for mine, theirs in zip(resumed.evaluations, whole.evaluations, strict=True):
         assert np.allclose(mine.values["target"], theirs.values["target"], atol=1e-4)
     again = tiny_run(tmp_path / "run", resume=True)
@@ -117,7 +120,7 @@ def test_more_rounds_can_be_asked_for(whole, short, tmp_path):
     more = tiny_run(tmp_path, replace(CONFIG, rounds=4), resume=True)
     assert more.rounds == 4
     assert 1000 < more.seconds < 1600, "the time before counts"
-    assert_same(weights(tmp_path), weights(whole.folder), 1e-6)
+    assert_same(weights(tmp_path), weights(whole.folder), SAME)
 
 
 @pytest.mark.parametrize("method", ["nft", "dpo", "drtune"])
@@ -216,14 +219,14 @@ def test_drtune_counts_what_has_no_score_and_refuses_what_has_no_gradient(tmp_pa
 
 @pytest.mark.parametrize("method", ["nft", "drtune"])
 def test_resuming_changes_nothing_with_anchors(method, whole_drtune, tmp_path):
-    """The same weights to 1e-6."""
+    """The same weights."""
     config = replace(DRTUNE, method=method)
     whole = whole_drtune.folder
     if method != "drtune":
         whole = tiny_run(tmp_path / "whole", config, **ANCHORED).folder
     tiny_run(tmp_path / "cut", replace(config, rounds=1), **ANCHORED)
     tiny_run(tmp_path / "cut", config, resume=True, **ANCHORED)
-    assert_same(weights(tmp_path / "cut"), weights(whole), 1e-6)
+    assert_same(weights(tmp_path / "cut"), weights(whole), SAME)
 
 
 def darkness(images):
@@ -301,7 +304,7 @@ def test_a_full_disk_keeps_what_was_saved(short, tmp_path, monkeypatch):
             tiny_run(tmp_path, replace(CONFIG, rounds=2), resume=True)
     assert load_checkpoint(tmp_path)[0].round == 1
     assert tiny_run(tmp_path, replace(CONFIG, rounds=2), resume=True).rounds == 2
-    assert_same(weights(tmp_path), weights(short.folder), 1e-6)
+    assert_same(weights(tmp_path), weights(short.folder), SAME)
 
 
 def test_tensorboard_gets_the_curves(short):

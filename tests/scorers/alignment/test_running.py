@@ -44,7 +44,7 @@ TRAINER = ["cogguided.scorers.alignment.running", "trl"]
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(model_folder, table, forks, tmp_path):
-    """SIGKILL in the middle, with dropout, drawn wordings and drawn answers; the same to 1e-6."""
+    """SIGKILL in the middle, with dropout, drawn wordings and drawn answers; the same to 1e-5."""
     model = model_folder("qwen2_5_vl")
     whole = align(model, table, tmp_path / "whole", CONFIG)
     output = tmp_path / "killed"
@@ -66,7 +66,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(model_folder, table, forks, tm
     assert resumed.steps == whole.steps == 10
     assert resumed.history[0]["step"] == 5
     for name, expected in weights(tmp_path / "whole").items():
-        torch.testing.assert_close(weights(output)[name], expected, atol=1e-6, rtol=0)
+        torch.testing.assert_close(weights(output)[name], expected, atol=1e-5, rtol=0)
     assert align(model, table, output, CONFIG, resume=True).steps == 10  # at its end: nothing is done again
 
 
