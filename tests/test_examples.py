@@ -210,7 +210,8 @@ def write_ratings(folder):
 def test_finetune_embedded(small, request, tmp_path, monkeypatch, capsys):
     if small:
         request.getfixturevalue("_few_steps_of_its_own")
-        few = {"prompts_per_round": 2, "images_per_prompt": 4, "images_per_evaluation": 1}
+        few = {"prompts_per_round": 2, "images_per_prompt": 4, "images_per_evaluation": 1, "num_inference_steps": 5}
+        few |= {"updates": 2, "timesteps": 2}
         monkeypatch.setattr(finetuning, "recipe", lambda **kwargs: replace(finetuning_recipe(**kwargs), **few))
     run("finetune_embedded.py", "--rounds", 1, "--out", tmp_path, monkeypatch=monkeypatch)
     text = capsys.readouterr().out
@@ -222,7 +223,7 @@ def test_finetune_embedded(small, request, tmp_path, monkeypatch, capsys):
 @pytest.mark.usefixtures("_few_steps_of_its_own")
 def test_paper_in_miniature(tmp_path, monkeypatch, capsys):
     write_ratings(tmp_path)
-    small = ("--steps", 2, "--n", 2, "--items", 4, "--prompts", 1, "--strengths", 0, 1)
+    small = ("--steps", 2, "--n", 2, "--items", 2, "--prompts", 1, "--strengths", 0, 1)
     run("paper_in_miniature.py", "--ratings", tmp_path, "--out", tmp_path / "out", *small, monkeypatch=monkeypatch)
     text = capsys.readouterr().out
     assert re.search(r"base +spearman", text)
@@ -234,7 +235,7 @@ def test_paper_in_miniature(tmp_path, monkeypatch, capsys):
 
 def test_align_embedded(tmp_path, monkeypatch, capsys):
     write_ratings(tmp_path)
-    arguments = ("--ratings", tmp_path, "--steps", 6, "--readouts", "greedy")
+    arguments = ("--ratings", tmp_path, "--steps", 3, "--readouts", "greedy")
     run("align_embedded.py", tmp_path / "aligned", *arguments, monkeypatch=monkeypatch)
     text = capsys.readouterr().out
     assert "greedy: mae" in text
