@@ -208,13 +208,11 @@ class AnswerSearch:
     def distribution(self) -> Distribution:
         """What the model believes, over the answers reached."""
         nodes, values, variances, continued = self.outcome()
-        top = self.logprobs[nodes].max(initial=-np.inf)
-        if not np.isfinite(top):
+        weights, mass = _shares(self.logprobs[nodes], continued)
+        if weights is None:
             return Distribution(values[:0], values[:0], values[:0], 0.0)
-        weights = np.exp(self.logprobs[nodes] - top)
-        mass = float(np.exp(top) * weights.sum()) * continued
         order = np.argsort(values)
-        return Distribution(values[order], (weights / weights.sum())[order], np.sqrt(variances[order]), mass)
+        return Distribution(values[order], weights[order], np.sqrt(variances[order]), mass)
 
     def read(self) -> Reading:
         """Mean, spread, mass and most probable label over the answers reached."""
@@ -267,14 +265,20 @@ def read_distribution(
     >>> read_distribution(np.log([0.25, 0.25]), np.array([2.0, 4.0]), np.array([1, 1]))
     Reading(mean=3.0, std=1.0, mass=0.5, label=1)
     """
-    top = logprobs.max(initial=-np.inf)
-    if not np.isfinite(top):
+    weights, mass = _shares(logprobs, continued)
+    if weights is None:
         return Reading(float("nan"), float("nan"), 0.0, -1)
-    weights = np.exp(logprobs - top)
-    mass = float(np.exp(top) * weights.sum()) * continued
-    weights = weights / weights.sum()
     mean = float(weights @ values)
     within = 0.0 if variances is None else float(weights @ variances)
     std = float(np.sqrt(weights @ (values - mean) ** 2 + within))
     by_label = np.bincount(labels + 1, weights=weights)
     return Reading(mean, std, mass, int(by_label.argmax()) - 1)
+
+
+def _shares(logprobs: Floats, continued: float) -> tuple[Floats | None, float]:
+    """Probabilities scaled to a sum of one, and what that sum was; None and 0 where there is none at all."""
+    top = logprobs.max(initial=-np.inf)
+    if not np.isfinite(top):
+        return None, 0.0
+    weights = np.exp(logprobs - top)
+    return weights / weights.sum(), float(np.exp(top) * weights.sum()) * continued

@@ -159,6 +159,26 @@ def test_branches_that_are_not_followed_are_as_wide_as_the_others(name):
 
 
 @pytest.mark.parametrize("name", ["aesthetics", "emotional_valence", "memorability"])
+def test_a_branch_that_is_followed_has_its_own_width(name):
+    """Of the likely branches some hold a single number, the others all of their numbers alike."""
+    dim = dimension(name)
+    digits = 2 if dim.high > 1 else 1
+    numbers = [number.lstrip("-") for number in dim.numbers()]
+    stems = sorted({number[:-digits] for number in numbers})
+    each = [
+        float(number == stems[5] + "5" * digits) + (number[:-digits] == stems[8]) / 10**digits for number in numbers
+    ]
+    weights = np.zeros((len(dim.labels), len(numbers)))
+    weights[1] = each
+    search, _, _ = walk(tree_of(spell, name), Oracle(dim, spell, weights.ravel() / weights.sum() + 1e-12))
+    nodes, _, variances, _ = search.outcome()
+    found = np.sqrt(variances[search.logprobs[nodes] > np.log(0.15)])
+    width = 0.01 if dim.high == 1 else 0.1
+    assert found.max() == pytest.approx(width / np.sqrt(12), rel=0.15)
+    assert found.min() < 0.1 * found.max()
+
+
+@pytest.mark.parametrize("name", ["aesthetics", "emotional_valence", "memorability"])
 def test_branches_that_are_not_followed_cannot_move_the_mean(name):
     """The eight likeliest branches end in 9, the others, with 0.6 of the mass, in 0."""
     dim = dimension(name)
