@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from diffusers.models.attention_dispatch import AttentionBackendName
+from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 from diffusers.models.attention_processor import AttnProcessor2_0
 from tiny_diffusion import CALL, tiny_pipeline
 
@@ -28,6 +28,12 @@ def draw(pipe):
 @pytest.fixture(scope="module")
 def plain(pipe):
     return draw(pipe)
+
+
+@pytest.fixture(autouse=True)
+def _leaves_no_back_end_behind(monkeypatch):
+    """Setting one model's makes it every model's that has none of its own, and resetting it does not undo that."""
+    monkeypatch.setattr(_AttentionBackendRegistry, "_active_backend", _AttentionBackendRegistry._active_backend)
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning")
