@@ -112,6 +112,7 @@ def _why_not(backend: Any, device: str) -> str | None:
     if backend.name == "FLEX":  # takes seconds to compile: its package is looked for only
         return None
     kinds = [torch.float32] if device == "cpu" else [torch.float16, torch.bfloat16]
+    why = ""
     for kind in kinds:
         query = torch.ones(1, 64, 2, 64, device=device, dtype=kind)
         try:
@@ -119,9 +120,9 @@ def _why_not(backend: Any, device: str) -> str | None:
                 warnings.simplefilter("ignore")  # of kernels that are tried in vain
                 attention_dispatch.dispatch_attention_fn(query, query, query, backend=backend)
             return None
-        except (RuntimeError, ValueError, NotImplementedError, TypeError, ImportError, AssertionError):
-            continue
-    return f"has no kernel for {device}"
+        except (RuntimeError, ValueError, NotImplementedError, TypeError, ImportError, AssertionError) as error:
+            why = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return f"fails on {device}: {why}"
 
 
 def environment() -> dict[str, Any]:

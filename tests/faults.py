@@ -279,6 +279,6 @@ FAULTS = (
     ),
     Fault(
         "back-ends without a kernel are said to work", "_cli/info.py",
-        'return f"has no kernel for {device}"', "return None", "pipelines/test_attention.py",
+        'return f"fails on {device}: {why}"', "return None", "pipelines/test_attention.py",
     ),
 )  # fmt: skip
