@@ -10,6 +10,7 @@ import gc
 import numpy as np
 import pytest
 import torch
+from comparing import pixels
 from tiny_diffusion import CALL, FAMILIES, tiny_pipeline
 from tiny_mllm import build
 
@@ -53,10 +54,6 @@ def exact_and_tidy():
     torch._dynamo.reset()
     gc.collect()
     torch.cuda.empty_cache()
-
-
-def pixels(image):
-    return np.asarray(image).astype(int)
 
 
 def gap(first, second):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from comparing import pixels
 from diffusers import DDIMScheduler
 from painter import WORLD, Painter
 from painter import run_of as painted
@@ -32,10 +33,6 @@ def run_of(pipe, family, prompts=("a cat",), budget=None, scorer=None):
     sampler = PipelineSampler(pipe, type(pipe), {**CALL[family], "num_inference_steps": STEPS})
     requests = [Request(i, prompt, 0) for i, prompt in enumerate(prompts)]
     return Run(requests, sampler, load_target(scorer or FakeScorer()), Budget.parse(budget))
-
-
-def pixels(image):
-    return np.asarray(image).astype(int)
 
 
 def finished(run):

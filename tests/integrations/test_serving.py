@@ -6,6 +6,7 @@ import io
 import json
 import threading
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -46,6 +47,28 @@ def service(target=None, limits=None, pipe=None, urls=False, before=None):
 
     app = build_app(score, draw if pipe else None, terms, limits or Limits(), digest(TOKEN), urls)
     return TestClient(app, headers=BEARER, raise_server_exceptions=False)
+
+
+@contextmanager
+def at_once(count, body, limits):
+    """That client, and the replies to `count` requests of which none is done until one was answered."""
+    let_go = threading.Event()
+    replies = []
+    with service(limits=limits, before=let_go.wait) as client:  # one event loop for all
+
+        def ask():
+            replies.append(client.post("/score", json=body))
+
+        threads = [threading.Thread(target=ask) for _ in range(count)]
+        for thread in threads:
+            thread.start()
+        end = time.monotonic() + 10
+        while not replies and time.monotonic() < end:
+            time.sleep(0.01)
+        let_go.set()
+        for thread in threads:
+            thread.join()
+        yield client, replies
 
 
 def png(colour, size=(4, 4), kind="PNG"):
@@ -237,23 +260,7 @@ def test_a_scorer_that_raises_tells_nothing_of_the_machine(caplog):
 
 
 def test_when_the_queue_is_full_it_says_when_to_come_again():
-    let_go = threading.Event()
-    client = service(limits=Limits(queue=2), before=let_go.wait)
-    replies = []
-
-    def ask():
-        replies.append(client.post("/score", json={"images": [coded(png("red"))]}))
-
-    with client:  # one event loop for all
-        threads = [threading.Thread(target=ask) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        end = time.monotonic() + 10
-        while not replies and time.monotonic() < end:
-            time.sleep(0.01)
-        let_go.set()
-        for thread in threads:
-            thread.join()
+    with at_once(3, {"images": [coded(png("red"))]}, Limits(queue=2)) as (client, replies):
         assert sorted(reply.status_code for reply in replies) == [200, 200, 503]
         refused = next(reply for reply in replies if reply.status_code == 503)
         assert int(refused.headers["retry-after"]) >= 1
@@ -266,24 +273,8 @@ def test_small_files_of_many_pixels_do_not_fill_the_memory():
     reply = client.post("/score", json={"images": [large] * 5})
     assert reply.status_code == 422
     assert "500 pixels together, more than 400" in reasons(reply)
-    let_go = threading.Event()
-    client = service(limits=Limits(pixels=100), before=let_go.wait)
-    replies = []
-
-    def ask():
-        replies.append(client.post("/score", json={"images": [large] * 4}).status_code)
-
-    with client:
-        threads = [threading.Thread(target=ask) for _ in range(5)]
-        for thread in threads:
-            thread.start()
-        end = time.monotonic() + 10
-        while not replies and time.monotonic() < end:
-            time.sleep(0.01)
-        let_go.set()
-        for thread in threads:
-            thread.join()
-        assert sorted(replies) == [200] * 4 + [503]
+    with at_once(5, {"images": [large] * 4}, Limits(pixels=100)) as (client, replies):
+        assert sorted(reply.status_code for reply in replies) == [200] * 4 + [503]
         assert client.post("/score", json={"images": [large] * 4}).status_code == 200
 
 

@@ -4,6 +4,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from comparing import pixels
 from peft import LoraConfig, inject_adapter_in_model
 from safetensors.torch import load_file, save_file
 from tiny_diffusion import CALL, tiny_pipeline
@@ -14,10 +15,6 @@ from cogguided.guidance.finetuning import METHODS
 
 diffusers.utils.logging.disable_progress_bar()
 FAMILY_OF = {"rwr": "flux", "nft": "sdxl", "dpo": "sd15", "drtune": "sd3"}
-
-
-def pixels(image):
-    return np.asarray(image).astype(int)
 
 
 def draw(pipe, family, seed=5, prompt="a cat", **changes):

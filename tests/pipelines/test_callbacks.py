@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from comparing import pixels
 from diffusers import LatentConsistencyModelPipeline, LCMScheduler
 from tiny_diffusion import CALL, tiny_pipeline
 from tiny_parts import byte_tokenizer, clip_config, ddim, kl_vae, unet
@@ -18,10 +19,6 @@ GUIDANCE = {
     "halving": [Halving(4, at=(0.5,))],
     "drafts": [Drafts(2, steps=2, full=1)],
 }
-
-
-def pixels(image):
-    return np.asarray(image).astype(int)
 
 
 @pytest.fixture(scope="module", params=["sd15", "flux", "qwen_image"])

@@ -8,6 +8,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from comparing import generator, pixels, same
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, StableDiffusionImg2ImgPipeline
 from tiny_diffusion import CALL, tiny_pipeline
 
@@ -40,18 +41,6 @@ def pipe(base):
 @pytest.fixture
 def own():
     return CogGuidedPipeline.from_pipe(tiny_pipeline("sd15"))
-
-
-def generator(seed):
-    return torch.Generator().manual_seed(seed)
-
-
-def pixels(image):
-    return np.asarray(image).astype(int)
-
-
-def same(a, b):
-    return np.array_equal(pixels(a), pixels(b))
 
 
 # ---------------------------------------------------------------------- what it is

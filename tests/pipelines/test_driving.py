@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from comparing import pixels
 from diffusers import (
     EDMDPMSolverMultistepScheduler,
     EDMEulerScheduler,
@@ -20,10 +21,6 @@ from cogguided.pipelines.driving.stopping import entry_scale
 from cogguided.pipelines.loading import load_base
 
 SMALL = CALL["sd15"]
-
-
-def pixels(image):
-    return np.asarray(image).astype(int)
 
 
 @pytest.mark.parametrize("kind", [EDMEulerScheduler, EDMDPMSolverMultistepScheduler, SCMScheduler])

@@ -3,7 +3,7 @@
 import diffusers
 import numpy as np
 import pytest
-import torch
+from comparing import generator, pixels
 from diffusers import DiffusionPipeline
 from tiny_diffusion import CALL, FAMILIES, tiny_pipeline
 
@@ -34,14 +34,6 @@ def folder(base, tmp_path_factory):
     where = tmp_path_factory.mktemp("saved")
     CogGuidedPipeline.from_pipe(base, target="fake", guidance=BestOfN(2)).save_pretrained(where)
     return where
-
-
-def generator(seed):
-    return torch.Generator().manual_seed(seed)
-
-
-def pixels(image):
-    return np.asarray(image).astype(int)
 
 
 def test_same_seed_gives_the_base_image(base, pipe, family):

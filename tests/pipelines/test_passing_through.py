@@ -6,6 +6,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from comparing import generator, pixels, same
 from diffusers import DiffusionPipeline, EulerDiscreteScheduler
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
@@ -26,18 +27,6 @@ def base():
 @pytest.fixture
 def own():
     return CogGuidedPipeline.from_pipe(tiny_pipeline("sd15"))
-
-
-def generator(seed):
-    return torch.Generator().manual_seed(seed)
-
-
-def pixels(image):
-    return np.asarray(image).astype(int)
-
-
-def same(a, b):
-    return np.array_equal(pixels(a), pixels(b))
 
 
 def test_to_moves_and_casts(own):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from comparing import pixels
 from diffusers import (
     ControlNetModel,
     FluxImg2ImgPipeline,
@@ -47,10 +48,6 @@ KINDS = {
     "follow": (controlled, {"image": PICTURE, "height": 32, "width": 32, **SD}),
     "draw over, flux": (lambda: of(FluxImg2ImgPipeline, "flux"), {"image": PICTURE, **FLUX}),
 }
-
-
-def pixels(image):
-    return np.asarray(image).astype(int)
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from comparing import pixels
 from diffusers import (
     DDIMScheduler,
     DDPMScheduler,
@@ -23,10 +24,6 @@ from tiny_diffusion import CALL, tiny_pipeline
 from cogguided import BestOfN, CogGuidedPipeline, Drafts, FakeScorer, Halving
 
 STEPS = {**CALL["sd15"], "num_inference_steps": 4}
-
-
-def pixels(image):
-    return np.asarray(image).astype(int)
 
 
 def apart(a, b):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from comparing import pixels
 from diffusers import (
     DDIMScheduler,
     DPMSolverMultistepScheduler,
@@ -25,10 +26,6 @@ PROMPTS, SEEDS = ["a cat", "a long dog", "a cat"], [0, 1, 5]
 
 def sampler_of(pipe, family, steps=6):
     return PipelineSampler(pipe, type(pipe), {**CALL[family], "num_inference_steps": steps})
-
-
-def pixels(image):
-    return np.asarray(image).astype(int)
 
 
 def check(pipe, family):
