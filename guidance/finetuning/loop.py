@@ -88,6 +88,7 @@ class Finetuning:
 
     def run(self, resume: bool = False) -> State:
         """Train until the rounds or minutes are over, or the alarm stops it; leave the learner with what is saved."""
+        self.accelerator.wait_for_everyone()  # each has found the folder as it was
         if resume:
             self._resume()
         elif self.main:

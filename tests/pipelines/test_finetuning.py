@@ -150,7 +150,8 @@ def whole_drtune(tmp_path_factory):
 def test_two_processes_do_what_one_does(whole, whole_drtune, forks, tmp_path):
     """The same weights to 1e-4 after all rounds, the same evaluations to 1e-3."""
     run, drtune = str(tmp_path / "run"), str(tmp_path / "drtune")
-    code = here(f"tiny_run({run!r})\ntiny_run({drtune!r}, DRTUNE, **ANCHORED)")
+    late = "time.sleep(int(os.environ['RANK']))"  # it must not find what the first one has begun
+    code = here(f"tiny_run({run!r})\nimport os, time\n{late}\ntiny_run({drtune!r}, DRTUNE, **ANCHORED)")
     shared = forks(code, tmp_path / "log", processes=2)
     assert shared.code == 0, shared.said
     for folder, one in ((run, whole), (drtune, whole_drtune)):
