@@ -120,6 +120,20 @@ def told(scores):
     return [score.to_row() for score in scores]
 
 
+def test_a_worker_that_is_killed_is_replaced_and_its_files_are_scored(here, pictures, tmp_path):
+    """The short one: one worker at a time, scores to a table, which one process goes on with."""
+    noted, out = tmp_path / "noted.txt", tmp_path / "scores.csv"
+    files = list(find_images([pictures]))[4:12]
+    scores = score_files_on_ray(files, slow_scorer(str(noted)), workers=Workers(count=1), out=out)
+    first = next(scores)
+    (victim,) = processes(noted)
+    os.kill(victim, 9)
+    rows = told([first, *scores])
+    assert len(processes(noted)) == 2
+    assert rows == told(score_files(files, slow_scorer(os.devnull)()))
+    assert len(out.read_text().splitlines()) == 1 + len(files)
+
+
 @pytest.mark.slow
 def test_scores_are_those_of_one_process_and_either_goes_on(here, pictures, tmp_path):
     files = [*list(find_images([pictures]))[:12], "gone.png"]
