@@ -43,7 +43,6 @@ LEFT_OUT = """
 
 | class | why |
 |---|---|
-| `KolorsPipeline`, `KolorsPAGPipeline` | its tokenizer gives positions beside tokens, which only ChatGLM's own does, from a SentencePiece file |
 | `StableDiffusionPanoramaPipeline` | draws another image of a prompt in a batch than alone, in plain diffusers too; with `batch_size=1` it is the same |
 | `StableDiffusionLDM3DPipeline` | fails on its own depth picture with Pillow 13 |
 | `StableDiffusionGLIGENPipeline` | does not draw without boxes |
