@@ -236,7 +236,7 @@ def test_files_are_scored_sorted_and_written(page):
     rising = score.order(session.scored, "fake", highest=False)
     assert [session.scored.rows[i].file.name for i in rising] == ["dark.png", "light.png", "broken.png"]
     assert 'aria-sort="descending"' in score.table(session, page, "fake")
-    assert score.plot(session, "fake", "fake").count("<circle") == 2
+    assert score.plot(session, "fake", "fake").count("<use") == 2
     python, line = score.codes(session, page)
     done = CliRunner().invoke(app, [w if w not in ("dark.png", "light.png", "broken.png") else str(uploads / w)
                                     for w in shlex.split(line)[1:-1]] + [str(page.out / "again.csv")])  # fmt: skip
