@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,15 @@ def render(template: str, **values: Any) -> str:
     """
     page: str = environment().get_template(template).render(**values)
     return visible(page)
+
+
+def change(mean: float, low: float, high: float) -> str:
+    """Return a difference and its interval as a cell of a table; without the interval where there is none.
+
+    >>> change(0.5, 0.25, 0.75), change(0.5, -math.inf, math.inf)
+    ('+0.500 [+0.250, +0.750]', '+0.500')
+    """
+    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]" if math.isfinite(high - low) else f"{mean:+.3f}"
 
 
 def data_url(data: bytes, kind: str) -> str:

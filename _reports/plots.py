@@ -219,7 +219,7 @@ def bars(
             axes.text(mark[0], top * 1.08, visible(mark[1]), ha=side, color=COLOURS["ink"], fontsize=FONT_SIZE)
 
     tips = [f"{a:.2f} to {b:.2f}: {share:.1%}" for share, a, b in shown]
-    return _draw((360, 150), fill, says, tips, left=14, above=24)
+    return _draw((360, 150), fill, says, tips, left=14, above=24, below=0 if across.name else -14)
 
 
 def strip(values: Sequence[float], mine: float, low: float, high: float, says: str) -> str:

@@ -18,9 +18,12 @@ LINES = [
 ]
 
 
+POINTS = [(1, 2), (2, math.nan), (3, 4)]
+
+
 def every_kind():
     return {
-        "scatter": scatter([(1, 2), (3, 4)], Scale("a", 0, 10), Scale("b"), "two points", ["one", "two"], equal=True),
+        "scatter": scatter(POINTS, Scale("a", 0, 10), Scale("b"), "two", ["one", "none", "two"], equal=True),
         "curves": curves(LINES, Scale("seconds", log=True), Scale("gain"), "six methods", title="title", level=0.25),
         "bars": bars([0.5, 0.0, 0.5], [0, 1, 2, 3], Scale(low=0, high=3), "two bars", (2.9, "mean")),
         "strip": strip([0.1, 0.2], 0.3, 0.0, 1.0, "highest of three"),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..._reports.pages import data_url, render
+from ..._reports.pages import change, data_url, render
 from ..._reports.plots import Line, Scale, curves
 from .checkpoints import State
 from .config import FinetuneConfig
@@ -82,6 +82,6 @@ def _rows(start: Evaluation, saved: Evaluation, last: Evaluation) -> list[list[s
         cells = [name, f"{start.mean(name):.3f}"]
         for made in (saved, last):
             mean, low, high = interval(made.values[name] - start.values[name])
-            cells += [f"{made.mean(name):.3f}", f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"]
+            cells += [f"{made.mean(name):.3f}", change(mean, low, high)]
         rows.append(cells)
     return rows

@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from ..._reports.pages import data_url, render
+from ..._reports.pages import change, data_url, render
 from ...scorers.benchmark.folder import write_json, write_page
 
 SHOWN = 320
@@ -82,8 +82,7 @@ def _report(
         cells = [arm]
         for name in names:
             told = differences.get(arm, {}).get(name)
-            change = "" if told is None else f"{told['mean']:+.3f} [{told['low']:+.3f}, {told['high']:+.3f}]"
-            cells += [f"{values[name]:.3f}", change]
+            cells += [f"{values[name]:.3f}", "" if told is None else change(told["mean"], told["low"], told["high"])]
         lines.append(cells)
     groups = [
         {"prompt": prompt, "arms": [

@@ -102,7 +102,7 @@ def test_details_show_the_candidate_among_the_others(session, models, tmp_path):
     assert "fake -0" not in told
     assert f"{first.scores['fake']:.3f}" in told
     assert "place 2 of 2" in told  # a negative weight: the chosen has less of it
-    assert told.count("cg-strip") == 3
+    assert told.count('class="plot"') == 3
     assert "&#x27;quoted&#x27;" in told
     with Image.open(generate.file_of(session)) as image:
         assert pixels_sha256(image) == pixels_sha256(first.image)
