@@ -106,9 +106,11 @@ def test_points_tell_their_own_names(drawn):
     assert [told[x] for x in sorted(told)] == ["one", "two"]
 
 
-def test_what_is_no_number_is_left_out_and_many_are_thinned():
+def test_what_is_no_number_is_left_out_and_many_are_thinned(monkeypatch):
     assert scatter([(0.5, 3.0)] * 5 + [(math.nan, 1.0)], Scale("a", 0, 1), Scale("b"), "s").count("<use") == 5
     assert scatter([], Scale("a", 0, 1), Scale("b", 0, 1), "s").count("<use") == 0
+    assert plots.MOST_POINTS > plots.CROWD
+    monkeypatch.setattr(plots, "MOST_POINTS", 30)
     count = plots.MOST_POINTS + 10
     many = scatter([(i / count, i / count) for i in range(count)], Scale("a"), Scale("b"), "s").count("<use")
     assert plots.MOST_POINTS / 2 <= many <= plots.MOST_POINTS

@@ -241,13 +241,13 @@ def contrast(images):
 def test_the_alarm_rings_for_an_exploited_scorer_only(fn, rings, tmp_path):
     judge = Target([Term("other", 1.0, FakeScorer("other", fn=fn))])
     config = replace(
-        CONFIG, rounds=8, evaluate_every=2, images_per_prompt=8 if rings else 4, patience=2, judge_tolerance=0.0,
+        CONFIG, rounds=6, evaluate_every=2, images_per_prompt=8 if rings else 4, patience=2, judge_tolerance=0.0,
         save="best", ema=0.0, learning_rate=0.05,
     )  # fmt: skip
     result = tiny_run(tmp_path, config, judges={"other": judge})
     assert (result.stopped, result.alarm) == (("alarm", "other") if rings else ("rounds", None))
     if rings:
-        assert result.rounds < 8
+        assert result.rounds < 6
         assert result.saved_round == 0, "the only evaluation at which the judge had not fallen"
         saved = load_file(tmp_path / "checkpoints/saved.safetensors")
         assert not any(t.any() for n, t in saved.items() if "lora_B" in n)
