@@ -39,6 +39,8 @@ from cogguided import (
     RewritePrompt,
     load_scorer,
 )
+from cogguided._reports.plots import Line, Scale, curves
+from cogguided._reports.svg import standalone
 from cogguided.pipelines.embedded import embedded_path
 from cogguided.pipelines.records.sheet import Tile, draw_sheet
 
@@ -287,47 +289,27 @@ def report(args: argparse.Namespace) -> None:
 
 def plot(args: argparse.Namespace, found: Results, targets: list[str]) -> None:
     """Mean gain against seconds, with intervals: best-of-N as a line, each method as a point."""
-    try:
-        import matplotlib
-    except ImportError:
-        print('no plot: pip install "cogguided[dev]" brings matplotlib')
-        return
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, len(targets), figsize=(4.2 * len(targets), 4), squeeze=False)
     others = [m for m in found.rows if not m.startswith("best of ")]
-    for ax, target in zip(axes[0], targets, strict=True):
+    drawings = []
+    for target in targets:
 
-        def point(method: str, target: str = target) -> tuple[float, tuple[float, float, float]] | None:
-            keys = [k for k in found.rows[method] if k[0] == target]
-            if not keys:
-                return None
-            seconds = float(found.pairs(method, keys, "seconds")[:, 0].mean())
-            return seconds, bootstrap(found.gains(method, keys)[:, 0], [k[1] for k in keys])
+        def of(methods: list[str], name: str, joined: bool, target: str = target) -> Line:
+            points, within = [], []
+            for method in methods:
+                keys = [k for k in found.rows[method] if k[0] == target]
+                if keys:
+                    value, low, high = bootstrap(found.gains(method, keys)[:, 0], [k[1] for k in keys])
+                    points.append((float(found.pairs(method, keys, "seconds")[:, 0].mean()), value))
+                    within.append((low, high))
+            return Line(points, within, name, joined)
 
-        line = [point(f"best of {n}") for n in SIZES]
-        seconds = [p[0] for p in line]
-        ax.fill_between(seconds, [p[1][1] for p in line], [p[1][2] for p in line], color="0.88")
-        ax.plot(seconds, [p[1][0] for p in line], "o-", color="0.45", label="best of 1 to 32", markersize=3)
-        ax.axhline(line[SIZES.index(16)][1][0], color="0.6", linewidth=0.8, linestyle=":")
-        for number, method in enumerate(others):
-            found_here = point(method)
-            if found_here is None:
-                continue
-            x, (value, low, high) = found_here
-            ax.errorbar([x], [value], [[value - low], [high - value]], fmt="s", markersize=5, capsize=2,
-                        color=plt.cm.tab10(number % 10), label=method)  # fmt: skip
-        ax.set_title(target)
-        ax.set_xlabel("seconds a prompt, scorer included")
-        ax.set_xscale("log", base=2)
-        ax.xaxis.set_major_formatter("{x:g}")
-        ax.grid(alpha=0.3)
-    axes[0][0].set_ylabel("gain over a single sample, parts of the scale")
-    axes[0][0].legend(fontsize=7, loc="lower right")
-    figure.tight_layout()
-    figure.savefig(args.out / "search.png", dpi=110)
+        line = of([f"best of {n}" for n in SIZES], f"best of {SIZES[0]} to {SIZES[-1]}", True)
+        lines = [line, *(of([method], method, False) for method in others)]
+        across, up = Scale("seconds a prompt, scorer included", log=True), Scale("gain over a single sample, of the scale")
+        level = line.points[SIZES.index(16)][1]
+        drawings.append(curves(lines, across, up, f"{target}: gain against seconds", title=target, level=level))
+    says = f"Gain over a single sample against seconds a prompt, for {', '.join(targets)}"
+    (args.out / "search.svg").write_text(standalone(drawings, says), "utf8")
 
 
 def sheet(args: argparse.Namespace, found: Results, targets: list[str], count: int = 16) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("_cli", "scorers", "guidance", "pipelines", "integrations", "ui")
+PARTS = ("_cli", "_reports", "scorers", "guidance", "pipelines", "integrations", "ui")
 FILES = [*sorted(ROOT.glob("*.py")), *(file for part in PARTS for file in sorted((ROOT / part).rglob("*.py")))]
 MODULES = [
     ".".join(("cogguided", *f.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")

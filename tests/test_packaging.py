@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LAYERS = ["_version", "_defaults", "_errors", "_texts", "_claiming", "scorers", "guidance", "pipelines"]
+LAYERS = ["_version", "_defaults", "_errors", "_texts", "_claiming", "_reports", "scorers", "guidance", "pipelines"]
 LAYERS += ["integrations", "ui", "_cli", "__main__"]
-CSS = "ui/style.css"
+DATA = ["ui/style.css", *sorted(str(f.relative_to(ROOT)) for f in (ROOT / "_reports/templates").iterdir())]
+"""Files of the package that are neither Python nor weights."""
 NOT_THE_PACKAGE = {"tests", "examples", "benchmarks", "docs", "build", "dist", "out", "runs"}
 
 if sys.version_info >= (3, 11):
@@ -143,7 +144,8 @@ import socket, sys
 def refuse(*a, **k): raise AssertionError("the network was touched")
 socket.socket.connect = refuse; socket.getaddrinfo = refuse
 import cogguided
-heavy = {"torch", "diffusers", "transformers", "open_clip", "numpy", "PIL", "typer"} & set(sys.modules)
+heavy = {"torch", "diffusers", "transformers", "open_clip", "numpy", "PIL", "typer", "matplotlib", "jinja2"}
+heavy &= set(sys.modules)
 assert not heavy, heavy
 assert set(cogguided.__all__) <= set(dir(cogguided))
 print(cogguided.__version__)
@@ -182,7 +184,7 @@ def wheel(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("wheel")
     # Built from a copy without artefacts, so that nothing stale gets in and the tree stays clean.
     source = out / "source"
-    tracked = [ROOT / name for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE", "py.typed", CSS)]
+    tracked = [ROOT / name for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE", "py.typed", *DATA)]
     tracked += [ROOT / f for f in package_files()]
     tracked += [p for p in (ROOT / "pipelines/embedded").rglob("*") if p.is_file() and p.suffix != ".pyc"]
     for file in tracked:
@@ -203,7 +205,7 @@ def wheel(tmp_path_factory) -> Path:
 
 def test_wheel_has_every_file(wheel):
     inside = {p.relative_to(wheel / "cogguided") for p in (wheel / "cogguided").rglob("*") if p.is_file()}
-    expected = {*package_files(), Path("py.typed"), Path(CSS)}
+    expected = {*package_files(), Path("py.typed"), *map(Path, DATA)}
     weights = ROOT / "pipelines/embedded/weights"
     expected |= {p.relative_to(ROOT) for p in weights.rglob("*") if p.is_file()}
     assert expected <= inside

@@ -39,6 +39,9 @@ from .rounds import Rounds
 
 logger = logging.getLogger("cogguided")
 
+REPORT_EVERY = 10.0
+"""Seconds between reports on the way: drawing one takes longer than a round of a tiny model."""
+
 
 class Finetuning:
     """One run: its parts, and where it stands.
@@ -83,7 +86,7 @@ class Finetuning:
         self.main = self.accelerator.is_main_process
         self.state = State()
         self.progress = progress and self.main
-        self.began = time.monotonic()
+        self.began = self.reported = time.monotonic()
         self.bar: Any = None
 
     def run(self, resume: bool = False) -> State:
@@ -169,7 +172,7 @@ class Finetuning:
         return bool(state.stopped)
 
     def _keep(self) -> None:
-        """Write a checkpoint and the report."""
+        """Write a checkpoint, and the report unless there is a fresh one."""
         self.state.seconds, self.began = self.seconds(), time.monotonic()
         if self.main:
             tensors = {
@@ -178,7 +181,9 @@ class Finetuning:
                 "optimizer": optimizer_tensors(self.rounds.optimizer, list(self.learner.parameters)),
             }
             save_checkpoint(self.folder, self.state, tensors, self.config.keep)
-            write_report(self.folder, self.facts, self.state, self.config)
+            if time.monotonic() - self.reported > REPORT_EVERY:
+                write_report(self.folder, self.facts, self.state, self.config)
+                self.reported = time.monotonic()
         self.accelerator.wait_for_everyone()
 
     def _resume(self) -> None:

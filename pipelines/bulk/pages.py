@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import html
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..._reports.pages import render
 from ..._texts import visible
 from ...scorers.bulk.lines import read_json_lines
 from ..records.record import write_whole
@@ -15,9 +15,6 @@ from ..records.streamed import ROWS, read_run
 
 PROMPTS_A_PAGE = 500
 PAGE = re.compile(r"index(_\d+)?\.html$")
-STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:1200px;color:#1d1d1f;background:#fbfaf7}
-section{border-top:1px solid #dedcd5;padding:.6em 0}h2{font-size:1.05em;margin:0}p,figcaption{color:#77767c;margin:0}
-figure{display:inline-block;margin:.4em .8em 0 0}img{min-width:128px;max-width:256px;image-rendering:auto}"""
 
 
 def page_name(number: int) -> str:
@@ -36,16 +33,16 @@ def write_pages(folder: Path, prompts: int, sheet_of: Callable[[int, int], str])
     """
     last = max(0, (prompts - 1) // PROMPTS_A_PAGE)
     number = 0
-    sections: list[str] = []
+    sections: list[dict[str, Any]] = []
     for request, section in _sections(folder, sheet_of):
         if request // PROMPTS_A_PAGE > number:
-            _write(folder, number, last, prompts, "".join(sections))
+            _write(folder, number, last, prompts, sections)
             number, sections = request // PROMPTS_A_PAGE, []
         sections.append(section)
-    _write(folder, number, last, prompts, "".join(sections))
+    _write(folder, number, last, prompts, sections)
 
 
-def _sections(folder: Path, sheet_of: Callable[[int, int], str]) -> Iterator[tuple[int, str]]:
+def _sections(folder: Path, sheet_of: Callable[[int, int], str]) -> Iterator[tuple[int, dict[str, Any]]]:
     for group in read_run(folder)[1]:
         first, asked = group["first_prompt"], group["record"]["call"]["prompts"]
         rows: dict[int, list[dict[str, Any]]] = {first + i: [] for i in range(len(asked))}
@@ -55,38 +52,22 @@ def _sections(folder: Path, sheet_of: Callable[[int, int], str]) -> Iterator[tup
             yield request, _section(request, text, mine, sheet_of(first, request))
 
 
-def _write(folder: Path, number: int, last: int, prompts: int, body: str) -> None:
-    ways = " ".join(_ways(number, last))
-    page = (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(visible(folder.name))}</title>'
-        f"<style>{STYLE}</style><h1>{html.escape(visible(folder.name))}</h1>"
-        f'<p>{prompts} prompts; every candidate is a row of <a href="{ROWS}">{ROWS}</a>. {ways}</p>'
-        f"{body}<p>{ways}</p></html>\n"
-    )
+def _write(folder: Path, number: int, last: int, prompts: int, sections: Sequence[Mapping[str, Any]]) -> None:
+    page = render(
+        "prompts.html", name=visible(folder.name), count=prompts, rows=ROWS, prompts=sections,
+        place=f"page {number + 1} of {last + 1}" if last else "",
+        earlier=page_name(number - 1) if number else "", later=page_name(number + 1) if number < last else "",
+    )  # fmt: skip
     write_whole(folder / page_name(number), lambda file: file.write(page.encode("utf-8", "backslashreplace")))
 
 
-def _ways(number: int, last: int) -> Iterator[str]:
-    if number:
-        yield f'<a href="{page_name(number - 1)}">earlier</a>'
-    if last:
-        yield f"page {number + 1} of {last + 1}"
-    if number < last:
-        yield f'<a href="{page_name(number + 1)}">later</a>'
-
-
-def _section(request: int, asked: str, rows: list[dict[str, Any]], sheet: str) -> str:
+def _section(request: int, asked: str, rows: list[dict[str, Any]], sheet: str) -> dict[str, Any]:
     chosen = sorted((r for r in rows if r["chosen"]), key=lambda r: -(r["score"] or 0.0))
-    figures = "".join(_figure(row, asked) for row in chosen) or "<p>no image with a valid score</p>"
-    told = f'<a href="{sheet}">candidates: {len(rows)}</a>' if rows else "candidates: 0"
-    heading = f"{request}. {html.escape(visible(asked))}"
-    return f"<section id=p{request}><h2>{heading}</h2><p>{told}</p>{figures}</section>\n"
+    images = [_image(row, asked) for row in chosen]
+    return {"number": request, "text": asked, "sheet": sheet if rows else "", "made": len(rows), "images": images}
 
 
-def _figure(row: dict[str, Any], asked: str) -> str:
+def _image(row: dict[str, Any], asked: str) -> dict[str, Any]:
     told = [f"{name} {value:.3f}" for name, value in row["scores"].items() if value is not None]
-    words = "" if row["prompt"] == asked else f"<br>{html.escape(visible(row['prompt']))}"
-    caption = html.escape(visible(", ".join([f"no. {row['index']}", f"seed {row['seed']}", *told]))) + words
-    file = row["file"]
-    image = "" if file is None else f'<a href="{file}"><img loading=lazy src="{file}" alt=""></a>'
-    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
+    caption = ", ".join([f"no. {row['index']}", f"seed {row['seed']}", *told])
+    return {"file": row["file"], "caption": caption, "wording": "" if row["prompt"] == asked else row["prompt"]}

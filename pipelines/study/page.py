@@ -2,56 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import io
 import json
 import random
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from ..._reports.pages import change, data_url, render
 from ...scorers.benchmark.folder import write_json, write_page
 
 SHOWN = 320
 """Longest side of a picture in the pages, in pixels; smaller ones are enlarged."""
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1d2433; max-width: 1100px; margin: 2rem auto; padding: 0 1rem }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums }
-th, td { text-align: right; padding: .25rem .7rem; border-bottom: 1px solid #dfe3ea }
-th:first-child, td:first-child { text-align: left } figure { margin: 0 }
-figcaption { font-size: 13px; color: #5d6778 }
-.row { display: flex; flex-wrap: wrap; gap: 1rem; margin: 1rem 0 2rem } img { image-rendering: auto }
-.row img { width: 220px } .choice { border: 3px solid transparent; padding: 4px; background: none; cursor: pointer }
-.choice.taken { border-color: #2457d6 } .choice img { width: 300px; display: block } button { font: inherit }
-"""
-SCRIPT = """
-const study = document.body.dataset.study, kept = "study-" + study;
-let choices = {}; try { choices = JSON.parse(localStorage.getItem(kept)) || {}; } catch (e) {}
-const pairs = [...document.querySelectorAll(".pair")];
-function show() {
-  for (const pair of pairs) for (const button of pair.querySelectorAll("button"))
-    button.classList.toggle("taken", choices[pair.id] === button.dataset.side);
-  document.getElementById("count").textContent = `${Object.keys(choices).length} of ${pairs.length} chosen`;
-}
-for (const pair of pairs) for (const button of pair.querySelectorAll("button")) button.onclick = () => {
-  choices[pair.id] = button.dataset.side;
-  try { localStorage.setItem(kept, JSON.stringify(choices)); } catch (e) {}
-  show();
-};
-document.getElementById("save").onclick = () => {
-  const person = document.getElementById("person").value;
-  const text = JSON.stringify({study, person, choices}, null, 1);
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([text], {type: "application/json"}));
-  link.download = "choices" + (person ? "-" + person.replace(/[^a-z0-9]+/gi, "-") : "") + ".json";
-  link.click();
-};
-show();
-"""
 
 
 def write_pages(
@@ -63,7 +28,7 @@ def write_pages(
     notes: Sequence[str],
 ) -> None:
     """Write report.html, vote.html, and key.json, which says what is behind each side of a pair."""
-    write_page(folder / "report.html", _report(folder, facts, rows, means, differences, notes))
+    write_page(folder / "report.html", _report(facts, rows, means, differences, notes))
     page, key = vote_page(folder, facts, rows)
     write_json(folder / "key.json", key)
     write_page(folder / "vote.html", page)
@@ -79,27 +44,16 @@ def vote_page(
     whole = [(key, found) for key, found in _images(rows).items() if {"original", "aligned"} <= set(found)]
     shuffle.shuffle(whole)
     pairs: dict[str, dict[str, Any]] = {}
-    parts = []
+    shown = []
     for number, ((prompt, seed), found) in enumerate(whole, 1):
-        sides = ["original", "aligned"]
-        shuffle.shuffle(sides)
-        name = f"pair{number}"
-        pairs[name] = {"prompt": prompt, "seed": seed, "left": sides[0], "right": sides[1]}
-        button = '<button class="choice" data-side="{0}"><img alt="{0}" src="{1}"></button>'
-        both = zip(("left", "right"), sides, strict=True)
-        choices = "".join(button.format(side, _data(folder / found[encoder])) for side, encoder in both)
-        neither = '<button class="choice" data-side="neither">no difference</button>'
-        parts.append(f'<div class="pair" id="{name}"><h3>{number}. {escape(prompt)}</h3>{choices}{neither}</div>')
-    page = [
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Which image?</title>',
-        f'<style>{STYLE}</style><body data-study="{study}"><h1>Which image?</h1>',
-        f"<p>Of each pair, choose the one that has more of: <b>{escape(_asked(facts['target']))}</b>.</p>",
-        *parts,
-        '<p><label>Name (optional): <input id="person"></label> <button id="save">Save my choices</button> '
-        '<span id="count"></span></p>',
-        f"<script>{SCRIPT}</script></body></html>",
-    ]
-    return "\n".join(page), {"study": study, "pairs": pairs}
+        encoders = ["original", "aligned"]
+        shuffle.shuffle(encoders)
+        sides = dict(zip(("left", "right"), encoders, strict=True))
+        pairs[f"pair{number}"] = {"prompt": prompt, "seed": seed, **sides}
+        pictures = [(side, _data(folder / found[encoder])) for side, encoder in sides.items()]
+        shown.append({"name": f"pair{number}", "prompt": prompt, "sides": pictures})
+    page = render("vote.html", study=study, asked=_asked(facts["target"]), pairs=shown)
+    return page, {"study": study, "pairs": pairs}
 
 
 def _images(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, int], dict[str, str]]:
@@ -116,7 +70,6 @@ def _asked(target: str) -> str:
 
 
 def _report(
-    folder: Path,
     facts: Mapping[str, Any],
     rows: Sequence[Mapping[str, Any]],
     means: Mapping[str, Mapping[str, float]],
@@ -124,32 +77,28 @@ def _report(
     notes: Sequence[str],
 ) -> str:
     names = list(next(iter(means.values())))
-    table = ["<table><tr><th>arm</th>" + "".join(f"<th>{escape(n)}</th><th>difference</th>" for n in names) + "</tr>"]
+    lines = []
     for arm, values in means.items():
-        cells = []
+        cells = [arm]
         for name in names:
             told = differences.get(arm, {}).get(name)
-            change = "" if told is None else f"{told['mean']:+.3f} [{told['low']:+.3f}, {told['high']:+.3f}]"
-            cells.append(f"<td>{values[name]:.3f}</td><td>{change}</td>")
-        table.append(f"<tr><td>{escape(arm)}</td>{''.join(cells)}</tr>")
-    parts = [
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Study</title>',
-        f"<style>{STYLE}</style><h1>{escape(facts['model'])} with {escape(facts['aligned'])}</h1>",
-        f"<p>{len(facts['prompts'])} prompts, first seeds {', '.join(map(str, facts['seeds']))}, strength "
-        f"{facts['strength']:g}, target {escape(facts['target'])}. Target and judges in shares of their range. "
-        "Differences are from the original, paired over prompts, with 95 % bootstrap intervals.</p>",
-        *(f"<p>{escape(note)}</p>" for note in notes), *table, "</table>",
-        '<p>For people to choose: <a href="vote.html">vote.html</a> (blinded).</p>',
+            cells += [f"{values[name]:.3f}", "" if told is None else change(told["mean"], told["low"], told["high"])]
+        lines.append(cells)
+    groups = [
+        {"prompt": prompt, "arms": [
+            {"caption": f"{arm}, seed {seed}" if ", best" not in arm else arm, "file": found[arm]}
+            for arm in means if arm in found
+        ]}
+        for (prompt, seed), found in _images(rows).items()
     ]  # fmt: skip
-    for (prompt, seed), found in _images(rows).items():
-        parts.append(f'<h3>{escape(prompt)}</h3><div class="row">')
-        for arm in means:
-            if arm in found:
-                caption = f"{arm}, seed {seed}" if ", best" not in arm else arm
-                figure = f'<img alt="" src="{found[arm]}" loading="lazy"><figcaption>{escape(caption)}</figcaption>'
-                parts.append(f"<figure>{figure}</figure>")
-        parts.append("</div>")
-    return "\n".join([*parts, "</html>"])
+    about = (
+        f"{len(facts['prompts'])} prompts, first seeds {', '.join(map(str, facts['seeds']))}, strength "
+        f"{facts['strength']:g}, target {facts['target']}."
+    )
+    return render(
+        "study.html", model=facts["model"], aligned=facts["aligned"], about=about, notes=notes, rows=lines,
+        header=["arm", *(text for name in names for text in (name, "difference"))], groups=groups,
+    )  # fmt: skip
 
 
 def _data(file: Path) -> str:
@@ -160,4 +109,4 @@ def _data(file: Path) -> str:
             shown.thumbnail((SHOWN, SHOWN))
         buffer = io.BytesIO()
         shown.save(buffer, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_url(buffer.getvalue(), "image/png")

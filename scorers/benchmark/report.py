@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Mapping
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from ..._errors import ImageError
+from ..._reports.pages import data_url, render
+from ..._reports.plots import Scale, scatter
 from ..dimensions import DIMENSIONS
 from ..images import as_pil
 from .folder import RESULTS, load_run, write_json, write_page
 from .metrics import MANY, NUM_RESAMPLES
-from .plots import scatter
 from .references import REFERENCES, TrainFigures
 from .results import build_results
 from .tables import Table, markdown, tables_of
 
 THUMBNAIL = 180
 """Longest side of the pictures in the page, in pixels."""
-
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1d2433; max-width: 1180px;
-  margin: 2rem auto; padding: 0 1rem }
-h1 { margin-bottom: 0 } h2 { margin-top: 2.5rem }
-.wide { overflow-x: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums }
-th, td { text-align: right; vertical-align: top; padding: .25rem .7rem; border-bottom: 1px solid #dfe3ea }
-th { font-weight: 600 } td { white-space: nowrap } td small { display: block }
-th:first-child, td:first-child { text-align: left } tr.reference td, small { color: #5d6778 }
-.row { display: flex; flex-wrap: wrap; gap: 1rem } figure { margin: 0 } figcaption { font-size: 13px }
-.cards figure { width: 180px } .cards img { max-width: 180px; max-height: 180px; display: block }
-.cards .none { width: 180px; height: 100px; background: #eef0f4; display: grid; place-items: center }
-"""
 
 
 def write_report(
@@ -137,81 +123,54 @@ def _figure(value: float | None) -> str:
 
 
 def _as_html(results: Mapping[str, Any], folder: Path) -> str:
-    lines = [f"<p>{escape(line)}</p>" for line in explain(results)]
-    lines += [_html_table(table) for table in tables_of(results["rows"])]
-    if results["readouts_compared"]:
-        lines.append("<h2>One read-out minus the other, on the same items</h2>")
-        lines += [_html_table(table) for table in tables_of(results["readouts_compared"], signed=True)]
-    lines.append('<h2>People and the scorer</h2><div class="row">')
-    lines += _scatters(results, folder)
-    lines.append("</div>")
-    if unread := _unread_lines(results):
-        lines.append("<h2>What could not be read</h2><ul>")
-        lines += [f"<li>{escape(line)}</li>" for line in unread]
-        lines.append("</ul>")
-    lines.append("<h2>Furthest from people</h2>")
-    for name, items in results["worst"].items():
-        by = f"{name.replace('_', ' ')}, by {results['plan']['readouts'][0]}"
-        lines.append(f'<h3>{escape(by)}</h3><div class="row cards">')
-        lines += [_card(item) for item in items]
-        lines.append("</div>")
-    scorer = escape(str(results["settings"]["scorer"]))
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{scorer}</title>'
-    body = "\n".join(lines)
-    return (
-        f'<!doctype html>\n<html lang="en"><head>{head}<style>{STYLE}</style></head>\n<body>\n'
-        f"<h1>How well the scorer agrees with people</h1>\n{body}\n</body></html>\n"
-    )
+    worst = [
+        {
+            "title": f"{name.replace('_', ' ')}, by {results['plan']['readouts'][0]}",
+            "cards": [_card(item) for item in items],
+        }
+        for name, items in results["worst"].items()
+    ]
+    return render(
+        "benchmark.html", scorer=str(results["settings"]["scorer"]), said=explain(results), references=REFERENCES,
+        tables=tables_of(results["rows"]), compared=tables_of(results["readouts_compared"], signed=True),
+        plots=_scatters(results, folder), unread=_unread_lines(results), worst=worst,
+    )  # fmt: skip
 
 
-def _html_table(table: Table) -> str:
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in table.header)
-    rows = []
-    for row in table.rows:
-        kind = ' class="reference"' if row[0] in REFERENCES else ""
-        cells = "".join(
-            f"<td>{escape(cell).replace(' [', ' <small>[').replace(']', ']</small>')}</td>" for cell in row
-        )
-        rows.append(f"<tr{kind}>{cells}</tr>")
-    notes = "<br>".join(escape(note) for note in table.notes)
-    body = "\n".join(rows)
-    return (
-        f"<h3>{escape(table.title)}</h3>\n"
-        f'<div class="wide"><table><tr>{head}</tr>\n{body}</table></div><p><small>{notes}</small></p>'
-    )
-
-
-def _scatters(results: Mapping[str, Any], folder: Path) -> list[str]:
+def _scatters(results: Mapping[str, Any], folder: Path) -> list[dict[str, str]]:
     plan, items = load_run(folder)
     panels = []
     for name in plan.dimensions:
         dim = DIMENSIONS[name]
+        people = Scale("people", dim.low, dim.high)
+        scorer = Scale("scorer", dim.low, dim.high) if plan.same_scale else Scale("scorer")
         for readout in plan.readouts:
             pairs = [(i.human, i.answers[readout].value) for i in items.values() if i.dimension == name]
             row = next(r for r in results["rows"] if r["dimension"] == name and r["who"] == readout)
             rho = row["metrics"]["spearman"]["value"]
             title = f"{name.replace('_', ' ')}, {readout}"
-            drawing = scatter(pairs, (dim.low, dim.high), (dim.low, dim.high) if plan.same_scale else None)
             unread = sum(value != value for _, value in pairs)
             caption = "no rank correlation" if rho is None or rho != rho else f"Spearman {rho:.3f}"
             caption += f", {unread} unread" if unread else ""
-            panels.append(f"<figure>{drawing}<figcaption><b>{escape(title)}</b><br>{caption}</figcaption></figure>")
+            says = f"{title}: {len(pairs) - unread} images by score of people (across) and scorer (up); {caption}"
+            drawing = scatter(pairs, people, scorer, says, equal=plan.same_scale)
+            panels.append({"drawing": drawing, "title": title, "caption": caption})
     return panels
 
 
-def _card(item: Mapping[str, Any]) -> str:
-    scores = "<br>".join(f"{escape(name)} {_figure(value)}" for name, value in item["answers"].items())
-    caption = f"people {item['human']:g}<br>{scores}<br><small>{escape(item['key'])}</small>"
-    return f"<figure>{_thumbnail(item['image'])}<figcaption>{caption}</figcaption></figure>"
+def _card(item: Mapping[str, Any]) -> dict[str, Any]:
+    scores = [f"{name} {_figure(value)}" for name, value in item["answers"].items()]
+    lines = [f"people {item['human']:g}", *scores]
+    return {"picture": _thumbnail(item["image"]), "lines": lines, "key": item["key"]}
 
 
-def _thumbnail(image: str) -> str:
-    """Embed a small copy of a picture; where the file has gone since, say so."""
+def _thumbnail(image: str) -> str | None:
+    """Return the address of a small copy of a picture; None where the file has gone since."""
     try:
         picture = as_pil(image)
     except ImageError:
-        return '<div class="none">not there any more</div>'
+        return None
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
     file = io.BytesIO()
     picture.save(file, "jpeg", quality=80)
-    return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}">'
+    return data_url(file.getvalue(), "image/jpeg")

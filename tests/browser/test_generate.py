@@ -59,7 +59,7 @@ def test_why_one_won_variations_of_it_and_the_record(made, tmp_path):
     for name in ("aesthetics", "funniness", "emotional valence", "memorability"):
         assert name in made.one(".cg-details").text
     assert details
-    assert len(made.all(".cg-details .cg-strip")) == 4
+    assert len(made.all(".cg-details .plot")) == 4
     drawing = made.until(lambda: made.one("#gen-belief svg"))
     assert "emotional valence: mean" in drawing.get_attribute("aria-label")
     made.choose("#gen-dimension", "memorability")

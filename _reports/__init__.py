@@ -1,0 +1,1 @@
+"""What all reports share: drawings in one style, and pages in one look."""
