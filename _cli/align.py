@@ -56,7 +56,7 @@ def align(
     context: typer.Context,
     model: Annotated[
         str | None,
-        typer.Option(help="'embedded', a model's folder, a hub name; or an adapter to go on with."),
+        typer.Option(help="'embedded', a model's folder or hub name; or an adapter's, to go on with."),
     ] = None,
     data: Annotated[
         str | None, typer.Option(help="Human ratings: a file, a folder, or a Hub dataset.")

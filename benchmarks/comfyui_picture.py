@@ -26,7 +26,7 @@ from PIL import Image
 
 NODES = Path(__file__).resolve().parents[1] / "integrations" / "comfyui"
 SERVER, BROWSER = 8321, 8322
-WIDTH, HEIGHT = 1400, 900
+WIDTH, HEIGHT = 1600, 700
 SETTINGS = {
     "Comfy.TutorialCompleted": True,  # no dialogue of templates
     "Comfy.UseNewMenu": "Disabled",
@@ -34,7 +34,7 @@ SETTINGS = {
     "Comfy.Graph.CanvasInfo": False,
     "Comfy.Graph.CanvasMenu": False,
 }
-COLUMNS = (("1",), ("2", "3", "4", "5"), ("6",), ("7", "8", "9"))  # node ids, from left to right
+COLUMNS = (("1", "5", "4"), ("10", "2", "3"), ("6",), ("7", "11", "12"), ("8", "9"))  # node ids, from left to right
 LOAD = """(async () => {
   const app = window.app ?? window.comfyAPI.app.app;
   document.querySelectorAll(".comfy-menu").forEach(menu => menu.remove());

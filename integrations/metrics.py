@@ -1,7 +1,5 @@
 """Scorers as torchmetrics metrics: the mean score of all images that were shown, over batches and processes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +8,8 @@ import torch
 from .._errors import missing_extra
 from ..scorers import Ensemble, Scorer, Target, TargetSpec, load_scorer, load_target
 from .layouts import as_images
+
+# No annotations as text here: TorchScript, which torchmetrics' metrics can be compiled by, cannot read them.
 
 try:
     from torchmetrics import Metric

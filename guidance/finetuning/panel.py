@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 TARGET, FAITHFULNESS, DIVERSITY = "target", "faithfulness", "diversity"
 Values = NDArray[np.float64]
@@ -65,7 +65,7 @@ def interval(differences: Values, confidence: float = 0.95) -> tuple[float, floa
     if len(found) < 2:
         return (float(found.mean()) if len(found) else math.nan), -math.inf, math.inf
     mean = float(found.mean())
-    half = float(student.ppf(0.5 + confidence / 2, len(found) - 1)) * float(found.std(ddof=1)) / math.sqrt(len(found))
+    half = float(stdtrit(len(found) - 1, 0.5 + confidence / 2)) * float(found.std(ddof=1)) / math.sqrt(len(found))
     return mean, mean - half, mean + half
 
 

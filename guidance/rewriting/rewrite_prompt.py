@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from ..._errors import InputError
 from ...scorers import Scorer
@@ -216,7 +216,7 @@ class RewritePrompt:
         """Half of the interval around a mean of differences, at the confidence asked for."""
         if count == 0 or freedom == 0 or not math.isfinite(spread):
             return math.inf
-        return float(stats.t.ppf(self.confidence, freedom)) * spread / math.sqrt(count)
+        return float(stdtrit(freedom, self.confidence)) * spread / math.sqrt(count)
 
     def _facts(
         self,
@@ -323,7 +323,7 @@ def interval(mean: float, count: int, spread: float, freedom: int) -> list[float
     """
     if count == 0 or freedom == 0 or not math.isfinite(mean):
         return None
-    width = float(stats.t.ppf(0.975, freedom)) * spread / math.sqrt(count)
+    width = float(stdtrit(freedom, 0.975)) * spread / math.sqrt(count)
     return [round(mean - width, 4), round(mean + width, 4)]
 
 

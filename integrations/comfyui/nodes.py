@@ -208,7 +208,8 @@ class CogGuidedRewritePrompt(io.ComfyNode):
             node_id="CogGuidedRewritePrompt", display_name="CogGuided Rewrite Prompt", category=CATEGORY,
             inputs=[
                 io.String.Input("prompt", multiline=True, tooltip="[in brackets]: kept in every wording"),
-                TargetType.Input("target"), io.Int.Input("count", default=4, min=1, max=64),
+                TargetType.Input("target"),
+                io.Int.Input("count", default=4, min=1, max=64, tooltip="wordings besides the prompt itself"),
                 io.Int.Input("seed", default=0, min=0, control_after_generate=True),
             ],
             outputs=[io.String.Output(display_name="prompts", is_output_list=True)],

@@ -43,12 +43,25 @@ def describe(
         "cogguided": __version__,
         "model": str(model),
         "adapter": None if adapter is None else str(adapter),
-        "from_adapter": adapter is not None or (Path(str(model)) / "adapter_config.json").is_file(),
+        "from_adapter": adapter is not None or is_adapter(str(model)),
         "config": config.to_dict(),
         "ratings": {name: count for name, count in counts.items() if count},
         "held_out": len(held),
         "data": hashlib.sha256(os.fsencode(told)).hexdigest(),
     }
+
+
+def is_adapter(model: str) -> bool:
+    """Whether a folder or hub repository is an adapter, which names its base.
+
+    >>> is_adapter("embedded")
+    False
+    """
+    if "/" not in model and not Path(model).is_dir():
+        return False
+    from ..mllm.checkpoints import ADAPTER_FILE, hub_file
+
+    return hub_file(model, ADAPTER_FILE) is not None
 
 
 def open_run(folder: Path, facts: dict[str, Any], resume: bool, overwrite: bool) -> Path | None:

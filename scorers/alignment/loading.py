@@ -13,7 +13,16 @@ from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin, set_seed
 
 from ..._errors import InputError, ModelError
-from ..mllm.checkpoints import ScorerFacts, base_of, few_bits, load_model, load_processor, local_adapter
+from ..mllm.checkpoints import (
+    ADAPTER_FILE,
+    ScorerFacts,
+    base_of,
+    few_bits,
+    hub_file,
+    load_model,
+    load_processor,
+    local_adapter,
+)
 from ..mllm.options import ReadOptions
 from ..mllm.scorer import MLLMScorer
 from ..pixels import counts_pixels, no_limits
@@ -80,7 +89,7 @@ def load_for_training(
     """Load a model and open what the settings name for training.
 
     Args:
-        model: "embedded" (the small base that comes with the package), a folder, or a hub name.
+        model: "embedded" (the small base that comes with the package), a folder, or a hub name; or an adapter.
         config: what trains, and in which precision.
         dimensions: those that are taught.
         name: of the scorer to be.
@@ -97,10 +106,11 @@ def load_for_training(
     """
     embedded = model == "embedded"
     base = EMBEDDED / "text_encoder" if embedded else model
-    if Path(base).is_dir() and (Path(base) / "adapter_config.json").is_file():
+    if hub_file(base, ADAPTER_FILE) is not None:
         if adapter is not None:
             raise InputError(f"{base} is an adapter: name its base as the model, or leave adapter out")
-        base, adapter = base_of(Path(base)), base
+        adapter = local_adapter(base)
+        base = base_of(adapter)
     homes = [Path(base)]
     facts_home = EMBEDDED / "aligned" if embedded else Path(base)
     if adapter is not None:

@@ -46,6 +46,7 @@ def test_a_phone_has_all_of_it_and_everything_has_a_name(browser, tab):
     browser.tab(tab)
     browser.until(lambda: browser.all("[role=tabpanel]"))
     assert browser.too_wide() == []
+    assert browser.too_wide_unnoticed() == []
     assert browser.driver.execute_script(NAMELESS) == []
 
 

@@ -19,6 +19,9 @@ from cogguided import BestOfN, CogGuidedPipeline, FakeScorer, FinetuneConfig, fi
 from cogguided._cli.app import app
 from cogguided._errors import InputError, ModelError, RecordError
 from cogguided.integrations import CardFacts, push_to_hub, save_for_hub
+from cogguided.scorers.alignment import recipe
+from cogguided.scorers.alignment.folders import is_adapter
+from cogguided.scorers.alignment.loading import load_for_training
 from cogguided.scorers.benchmark import Rating, score_items, write_report
 from cogguided.scorers.benchmark.folder import folder_digest
 from cogguided.scorers.mllm.checkpoints import ScorerFacts
@@ -94,6 +97,41 @@ def test_an_adapter_is_published_and_had_back(hub, tmp_path, pictures):
     back, before = load_scorer("me/judge"), load_scorer(ADAPTER)
     assert replace(back.facts, model="") == replace(before.facts, model="") == ScorerFacts.read(ADAPTER)
     torch.testing.assert_close(back(pictures[:1]).values, before(pictures[:1]).values, rtol=0, atol=0)
+    assert is_adapter("me/judge")
+    more = load_for_training("me/judge", recipe(), ["emotional_valence"], "more")
+    trained = [name for name, weight in more.model.named_parameters() if weight.requires_grad]
+    assert len(trained) == len(load_file(ADAPTER / "adapter_model.safetensors"))
+
+
+@pytest.mark.slow  # 5 seconds
+def test_training_goes_on_from_an_adapter_by_its_name_on_the_hub(hub, tmp_path):
+    push_to_hub(ADAPTER, "me/judge", **TOKEN)
+    output = tmp_path / "more"
+    Image.new("RGB", (32, 32)).save(output.with_suffix(".png"))
+    ratings = output.with_suffix(".csv")
+    ratings.write_text(f"image,dimension,score\n{output.with_suffix('.png')},emotional_valence,1\n")
+    say = ["align", "--model", "me/judge", "--data", str(ratings), "--output", str(output), "--max-steps", "1"]
+    done = CliRunner().invoke(app, say, env={"COLUMNS": "200"})
+    assert done.exit_code == 0, done.output
+    now, before = (load_file(folder / "adapter_model.safetensors") for folder in (output, ADAPTER))
+    assert now.keys() == before.keys()
+    assert 0 < max((now[name].float() - before[name].float()).abs().max() for name in now) < 0.05
+    record = json.loads((output / "alignment.json").read_text())
+    assert (record["model"], record["from_adapter"]) == ("me/judge", True)
+
+
+def test_a_pull_request_is_opened_where_one_may_not_write(hub, lora_run):
+    said = CardFacts(license="mit", base_model="owner/flux")
+    hub.repos["them/joyful"] = {"README.md": b"# theirs"}
+    info = push_to_hub(lora_run.folder, "them/joyful", said, create_pr=True, commit_message="Better", **TOKEN)
+    assert info.pr_url == "https://huggingface.co/them/joyful/discussions/1"
+    assert hub.repos["them/joyful"] == {"README.md": b"# theirs"}
+    proposed = hub.pulls["them/joyful"]
+    kept = (lora_run.folder / "pytorch_lora_weights.safetensors").read_bytes()
+    assert proposed["pytorch_lora_weights.safetensors"] == kept
+    assert ModelCard(proposed["README.md"].decode()).data.base_model == "owner/flux"
+    with pytest.raises(HfHubHTTPError, match="create_pr"):
+        push_to_hub(lora_run.folder, "them/joyful", said, **TOKEN)
 
 
 def test_a_judge_s_card_has_metadata_that_the_hub_understands(hub, tmp_path):

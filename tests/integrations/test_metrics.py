@@ -100,6 +100,27 @@ def test_two_processes_share_one_mean(tmp_path):
         assert invalid == 1
 
 
+@pytest.mark.slow  # needs a checkout of torchmetrics, the extra, and cachier
+def test_torchmetrics_own_tester_finds_nothing(tmp_path):
+    """Its package leaves out the tester: classes and functions against a reference, two processes, scripting, ..."""
+    checkout = Path(os.environ["COGGUIDED_TORCHMETRICS"])
+    here = ROOT / "tests" / "integrations"
+    path = [str(checkout / "tests"), str(here), os.environ.get("PYTHONPATH", str(ROOT.parent))]
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "pytest", "-q", "-p", "unittests.conftest", "-p", "no:cacheprovider",
+            "-c", os.devnull, "--rootdir", str(tmp_path), str(here / "torchmetrics_tester.py"),
+        ],
+        env={
+            **os.environ, "PYTHONPATH": os.pathsep.join(path), "USE_PYTEST_POOL": "1",
+            "PYTEST_REFERENCE_CACHE": str(tmp_path),
+        },
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert "14 passed" in done.stdout
+
+
 @pytest.mark.slow  # needs the extra "torchmetrics"
 def test_docstrings():
     import doctest

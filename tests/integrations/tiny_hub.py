@@ -21,13 +21,14 @@ LARGE = (".safetensors", ".png")
 
 @dataclass
 class TinyHub:
-    """Repositories as {name: {path: content}}; `token` may write."""
+    """Repositories as {name: {path: content}}; `token` may write those of "me", and open pull requests elsewhere."""
 
     token: str = "hf_tiny"
     repos: dict[str, dict[str, bytes]] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     private: set[str] = field(default_factory=set)
+    pulls: dict[str, dict[str, bytes]] = field(default_factory=dict)
     refuses: str = ""
 
     def sha(self, repo: str) -> str:
@@ -69,6 +70,8 @@ class TinyHub:
         told = json.loads(request.read())
         name = f"{told['organization']}/{told['name']}"
         if name in self.repos:
+            if told["organization"] != "me":
+                return httpx2.Response(403, json={"error": "You don't have the rights to create a model there"})
             return httpx2.Response(
                 409, json={"url": f"{HOST}/{name}", "error": "You already created this model repo"}
             )
@@ -88,17 +91,30 @@ class TinyHub:
         return httpx2.Response(200, json={"transfer": "basic", "objects": actions})
 
     def commit(self, request: httpx2.Request, repo: str) -> httpx2.Response:
+        url = f"{HOST}/{repo}"
+        if request.url.params.get("create_pr"):
+            self.pulls[repo] = self.committed(request, self.repos[repo])
+            told = {"commitUrl": f"{url}/commit/refs%2Fpr%2F1", "pullRequestUrl": f"{url}/discussions/1"}
+            return httpx2.Response(200, json={**told, "commitOid": "0" * 40})
+        if not repo.startswith("me/"):
+            return httpx2.Response(403, json={"error": "Forbidden: pass create_pr=1 as a query parameter"})
+        self.repos[repo] = self.committed(request, self.repos[repo])
+        oid = self.sha(repo)
+        told = {"commitUrl": f"{url}/commit/{oid}", "commitOid": oid, "pullRequestUrl": None}
+        return httpx2.Response(200, json=told)
+
+    def committed(self, request: httpx2.Request, before: dict[str, bytes]) -> dict[str, bytes]:
+        files = dict(before)
         for line in request.read().splitlines():
             told = json.loads(line)
             value = told["value"]
             if told["key"] == "file":
-                self.repos[repo][value["path"]] = base64.b64decode(value["content"])
+                files[value["path"]] = base64.b64decode(value["content"])
             elif told["key"] == "lfsFile":
                 data = self.blobs[value["oid"]]
                 assert hashlib.sha256(data).hexdigest() == value["oid"]
-                self.repos[repo][value["path"]] = data
-        url = f"{HOST}/{repo}/commit/{self.sha(repo)}"
-        return httpx2.Response(200, json={"commitUrl": url, "commitOid": self.sha(repo), "pullRequestUrl": None})
+                files[value["path"]] = data
+        return files
 
     def info(self, request: httpx2.Request, repo: str, revision: str | None = None) -> httpx2.Response:
         if repo not in self.repos:

@@ -8,9 +8,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from ...._errors import InputError
-from ....scorers.mllm.scorer import MLLMScorer
 from .base import Proposer, Trial
-from .chat import ChatProposer
 from .endpoint import EndpointProposer
 from .phrase_bank import PhraseBank
 
@@ -70,6 +68,9 @@ def load_proposer(spec: str | Proposer, run: Run) -> Proposer:
     if spec == PHRASES:
         return PhraseBank(run.bank)
     if spec == SCORER:
+        from ....scorers.mllm.scorer import MLLMScorer
+        from .chat import ChatProposer
+
         scorers = [term.scorer for term in run.target.terms] if run.target else []
         found = next((scorer for scorer in scorers if isinstance(scorer, MLLMScorer)), None)
         if found is None:
@@ -92,4 +93,6 @@ def load_proposer(spec: str | Proposer, run: Run) -> Proposer:
     for point in entry_points(group=ENTRY_POINT_GROUP):
         if point.name == spec:
             return load_proposer(point.load()(), run)
+    from .chat import ChatProposer
+
     return ChatProposer.from_pretrained(spec)
