@@ -30,11 +30,13 @@ from .parsing import parse_answer as parse_answer
 CUT = 5e-4
 """So much of the range the mean may be out by for what was not followed; or of the mass be left out, where nothing of
 the number is known."""
+CUT_WORDS = 5e-5
+"""Mass that is left out at most where answers are words."""
 UNPROVEN = 0.1
 """What a number that is known in part is taken to move the mean by at least: it may yet turn out to be none."""
-FEW = 8
+FEW = 4
 """How many branches are followed before it is asked whether they are enough."""
-FEW_OTHERS = 3
+FEW_OTHERS = 2
 """How many of these are not the likeliest, but spread over the others."""
 SURE = 0.99
 """The tree may be cut if numbers begun went on as numbers with this probability."""
@@ -60,7 +62,7 @@ class AnswerSearch:
         self.logprobs = np.full(len(tree.tokens), -np.inf)
         self.logprobs[0] = 0.0
         self._fed = np.zeros(len(tree.tokens), dtype=bool)
-        self._doubted = False  # whether numbers begun did not surely go on: nothing is taken to be there
+        self._doubted = tree.words  # whether numbers begun did not surely go on: nothing is taken to be there
 
     @property
     def fed(self) -> Ints:
@@ -97,11 +99,12 @@ class AnswerSearch:
         )
         settled = open_ & tree.ends if self._doubted else open_ & (tree.ends | tree.branches)
         pending = np.flatnonzero(open_ & ~settled)
+        cut = CUT_WORDS if tree.words else CUT
         known = tree.opened[pending] & (not self._doubted)
         reach = np.maximum(tree.reach[pending] / tree.range, UNPROVEN)
         blur = mass[pending] * np.where(known, reach, 1.0)  # by so much could the mean be out without them
         total = mass[settled].sum() + mass[pending][known].sum()
-        if blur.sum() <= CUT * total and settled.any():
+        if blur.sum() <= cut * total and settled.any():
             if self._doubted:
                 return pending[:0]
             pending = np.flatnonzero(settled & tree.open_branches)
@@ -109,7 +112,7 @@ class AnswerSearch:
             return np.sort(pending[self._sample(mass[pending], mass.sum())][:MAX_NODES])
         order = np.argsort(blur)
         # Half of what may be cut is cut at this depth, the rest is kept for the depths to come.
-        chosen = pending[order][np.cumsum(blur[order]) > CUT / 2 * mass.sum()]
+        chosen = pending[order][np.cumsum(blur[order]) > cut / 2 * mass.sum()]
         return np.sort(self._with_only_children(chosen[-MAX_NODES:]))
 
     def _sample(self, masses: Floats, total: float) -> Ints:

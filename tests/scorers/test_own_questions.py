@@ -23,6 +23,7 @@ from cogguided.scorers.mllm.scorer import MLLMScorer
 LEVELS = {"excellent": 5, "good": 4, "medium": 3, "low": 2, "very low": 1}
 PROMPTS = ["a low picture", "very high", "a positive picture of a very high neutral medium"]
 SHOWS = 'Does this show "{}"?'
+FOLDED = {tuple(spellings(word)): value for word, value in LEVELS.items()}
 
 
 def plain_run(scorer, inputs, tokens):
@@ -88,10 +89,10 @@ def test_words_are_read_as_plain_runs_say_on_one_look(family, facts_folder, pict
     pictures = pictures[:2]
     found = scorer.score_all(pictures, ["fine", "shows"], PROMPTS[:2])
     hook.remove()
-    assert len(looks) == 2, "image and prompt once, and the answers to all questions in one pass"
+    assert 2 <= len(looks) <= 6, "image and prompt once, the answers to all questions, and cases that matter"
     for row, (picture, prompt) in enumerate(zip(pictures, PROMPTS[:2], strict=True)):
         for name, text, words in (
-            ("fine", "How fine?", {(word,): value for word, value in LEVELS.items()}),
+            ("fine", "How fine?", FOLDED),
             ("shows", SHOWS.format(prompt), YES_NO),
         ):
             scores = found[name]
@@ -116,7 +117,7 @@ def test_the_gradient_is_that_of_finite_differences(family, facts_folder):
     gradients = {n: torch.autograd.grad(s.values.sum(), images, retain_graph=True)[0] for n, s in answers.items()}
     for row in range(2):
         for name, text, words in (
-            ("fine", "How fine?", {(word,): value for word, value in LEVELS.items()}),
+            ("fine", "How fine?", FOLDED),
             ("shows", SHOWS.format(PROMPTS[row]), YES_NO),
         ):
             assert answers[name].values[row].item() == pytest.approx(
@@ -159,7 +160,9 @@ def test_a_word_that_another_goes_on_from(model_folder, pictures):
 def test_labels_of_a_dimension_are_levels_too(model_folder, pictures):
     scorer = load_scorer("aesthetics", model=model_folder("mllama"), readout="levels", min_mass=0.0)
     middles = {"very low": 1.75, "low": 4.25, "medium": 5.75, "high": 7.25, "very high": 9.0}
-    mean, _, _ = reference(scorer, pictures[0], "aesthetics?", {(word,): value for word, value in middles.items()})
+    mean, _, _ = reference(
+        scorer, pictures[0], "aesthetics?", {tuple(spellings(word)): value for word, value in middles.items()}
+    )
     both = scorer.score_readouts(pictures[:1], ["aesthetics"], ["levels", "expected"])
     assert both["levels"]["aesthetics"].values.item() == pytest.approx(mean, abs=1e-3)
     scorer.readout = "expected"
@@ -245,7 +248,7 @@ def test_too_little_mass_is_not_valid(facts_folder, pictures):
         ({"question": "Sharp?", "readout": "yes_no", "words": "Yes"}, "expected two"),
         ({"question": "Sharp?", "readout": "levels", "levels": {"good": 1}}, "two words or more"),
         ({"question": "Sharp?", "readout": "levels", "levels": ["good", "bad"]}, "two words or more"),
-        ({"question": "Sharp?", "readout": "levels", "levels": {"good": 1, " good": 2}}, "a word occurs twice"),
+        ({"question": "Sharp?", "readout": "levels", "levels": {"good": 1, " Good": 2}}, "a word occurs twice"),
         ({"question": "Sharp?", "readout": "levels", "levels": {"good": "1", "bad": 2}}, "expected a number"),
         ({"question": "Sharp?", "readout": "levels", "levels": {"good": math.nan, "bad": 2}}, "expected a number"),
         ({"question": "Sharp?", "readout": "levels", "levels": {"good": 1, "bad": 1}}, "nothing can be told apart"),
