@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
+from ..._errors import ModelError
 from .branching import Inputs
 
 Pictures = Sequence[Image.Image] | Sequence[torch.Tensor] | Sequence[tuple[Image.Image | torch.Tensor, ...]]
@@ -41,6 +42,9 @@ def build_prompts(
 
     Pictures may be tensors (3, H, W) in [0, 1]; where the processor computes in torch, their graph is kept.
 
+    Raises:
+        ModelError: the processor has no place for a question.
+
     Returns:
         the model's inputs; prompts are padded on the right to ``input_ids`` (B, L).
 
@@ -53,6 +57,8 @@ def build_prompts(
     options = {"padding": True, "padding_side": "right", "return_tensors": "pt", **extra}
     chats = [chat(picture, text, system_prompt) for picture, text in zip(pictures, questions, strict=True)]
     out = _processed(processor, chats, pictures, options)
+    if "input_ids" not in out:
+        raise ModelError(f"{type(processor).__name__} makes no tokens of a question: its model takes pictures alone")
     # PaliGemma's processor gives labels, with which its model computes a loss
     return {key: torch.as_tensor(value) for key, value in out.items() if key != "labels"}
 

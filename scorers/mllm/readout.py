@@ -93,23 +93,21 @@ class AnswerSearch:
         tree = self.tree
         if not self._fed[0]:  # the question's end and all labels in one go
             return np.flatnonzero(~tree.opened & ~tree.ends)
-        open_ = np.isfinite(self.logprobs) & ~(self._fed & ~tree.ends)
-        mass = np.exp(
-            self.logprobs - self.logprobs[open_].max(initial=-np.inf), where=open_, out=np.zeros(len(open_))
-        )
-        settled = open_ & tree.ends if self._doubted else open_ & (tree.ends | tree.branches)
-        pending = np.flatnonzero(open_ & ~settled)
+        open_ = np.flatnonzero(np.isfinite(self.logprobs))
+        open_ = open_[tree.ends[open_] | ~self._fed[open_]]
+        mass = np.exp(self.logprobs[open_] - self.logprobs[open_].max(initial=-np.inf))
+        settled = tree.ends[open_] if self._doubted else tree.ends[open_] | tree.branches[open_]
+        pending, held = open_[~settled], mass[~settled]
         cut = CUT_WORDS if tree.words else CUT
         known = tree.opened[pending] & (not self._doubted)
         reach = np.maximum(tree.reach[pending] / tree.range, UNPROVEN)
-        blur = mass[pending] * np.where(known, reach, 1.0)  # by so much could the mean be out without them
-        total = mass[settled].sum() + mass[pending][known].sum()
-        if blur.sum() <= cut * total and settled.any():
+        blur = held * np.where(known, reach, 1.0)  # by so much could the mean be out without them
+        if blur.sum() <= cut * (mass[settled].sum() + held[known].sum()) and settled.any():
             if self._doubted:
                 return pending[:0]
-            pending = np.flatnonzero(settled & tree.open_branches)
-            pending = pending[np.argsort(-mass[pending])]
-            return np.sort(pending[self._sample(mass[pending], mass.sum())][:MAX_NODES])
+            more = np.flatnonzero(settled & tree.open_branches[open_])
+            more = more[np.argsort(-mass[more])]
+            return np.sort(open_[more[self._sample(mass[more], mass.sum())]][:MAX_NODES])
         order = np.argsort(blur)
         # Half of what may be cut is cut at this depth, the rest is kept for the depths to come.
         chosen = pending[order][np.cumsum(blur[order]) > cut / 2 * mass.sum()]
