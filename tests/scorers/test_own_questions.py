@@ -17,7 +17,9 @@ from cogguided.scorers.images import to_tensor
 from cogguided.scorers.mllm.answer_tree import word_tree
 from cogguided.scorers.mllm.checkpoints import ScorerFacts
 from cogguided.scorers.mllm.options import ReadOptions
-from cogguided.scorers.mllm.reading.words import spellings
+from cogguided.scorers.mllm.reading.templates import choose
+from cogguided.scorers.mllm.reading.words import spellings, tree_of
+from cogguided.scorers.mllm.readout import AnswerSearch
 from cogguided.scorers.mllm.scorer import MLLMScorer
 
 LEVELS = {"excellent": 5, "good": 4, "medium": 3, "low": 2, "very low": 1}
@@ -263,6 +265,27 @@ def test_questions_that_cannot_be_asked(arguments, match, model_folder):
         arguments = {**arguments, "levels": LEVELS, "dimension": "fine"}
     with pytest.raises(InputError, match=match):
         load_scorer("mllm", model=model_folder("qwen2_5_vl"), **arguments)
+
+
+def test_levels_are_read_in_any_case_and_rare_spellings_wait():
+    dim, _ = choose({}, "fine", "levels", "How fine?", {"bad": 0, " good ": 4})
+    tree = tree_of(lambda texts: [[ord(c) for c in text] for text in texts], dim, "levels")
+    paths = [""]
+    for token, parent in zip(tree.tokens[1:], tree.parents[1:], strict=True):
+        paths.append(paths[parent] + chr(token))
+    assert {paths[end] for end in np.flatnonzero(tree.ends)} == {"bad", "BAD", "Bad", "good", "GOOD", "Good"}
+    said = {"bad": 0.25, "GOOD": 0.5, "Good": 1e-6, "other": 0.25 - 1e-6}
+    search, fed = AnswerSearch(tree), []
+    while len(nodes := search.next_nodes()):
+        fed.append({paths[node] for node in nodes})
+        parents, children = search.children(nodes)
+        mass = lambda start: sum(p for text, p in said.items() if text.startswith(start)) + 1e-30  # noqa: E731
+        shares = [mass(paths[child]) / mass(paths[nodes[of]]) for of, child in zip(parents, children, strict=True)]
+        search.update(nodes, np.log(shares))
+    assert fed[0] == {"", "b", "ba", "g", "go", "goo"}, "the spelling that was given, in the first pass"
+    assert not any(text.startswith("B") for of in fed for text in of), "what nobody says is not looked at"
+    reading = search.read()
+    assert (reading.mean, reading.mass) == (pytest.approx(4 * 2 / 3, abs=1e-4), pytest.approx(0.75, abs=1e-4))
 
 
 def test_words_that_the_tokenizer_cannot_spell():

@@ -188,7 +188,7 @@ TYPES: dict[str, Type] = {
                 "patch_prenorm": [False, True], "window_size": 4,
                 "projection_dim": 32, "max_position_embeddings": 16,
             },
-            "text_config": {"decoder_start_token_id": 2, "forced_bos_token_id": 0},
+            "text_config": {"decoder_start_token_id": 2},
         },
         images={"size": _SIDE_32, "crop_size": _SIDE_32, "image_seq_length": 17},
         image=" ",
