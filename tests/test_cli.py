@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import cogguided
 from cogguided import FakeScorer
 from cogguided._cli.app import app
+from cogguided._cli.service.serve import load_painter
 from cogguided._defaults import EMBEDDED
 from cogguided.pipelines import read_record
 from cogguided.scorers import DIMENSIONS, load_scorer, register_scorer, unregister_scorer
@@ -168,6 +169,14 @@ def test_generate_asks_an_mllm_as_score_does(model, tmp_path):
     assert (judge.low, judge.high) == (0.0, 5.0)
     value = judge([tmp_path / candidate["file"]]).values.item()
     assert candidate["scores"] == {"kept": pytest.approx(value, abs=1e-3)}
+
+
+def test_a_service_draws_by_an_mllm_that_is_read_as_said(model):
+    own = {"readout": "levels"}
+    for dimension, name in (("memorability", "memorability"), (None, "emotional_valence")):
+        pipe = load_painter(model, None, str(EMBEDDED / "aligned"), dimension, "float32", "cpu", **own)
+        (term,) = pipe.load_target().terms
+        assert (term.name, term.scorer.readout) == (name, "levels")
 
 
 def test_generate_does_not_overwrite_by_mistake(model, tmp_path):
