@@ -22,10 +22,15 @@ from .._errors import GenerationError, RecordError
 from .console import INTERRUPTED, err, friendly, hold, out
 from .options import (
     GPUS,
+    HIGH,
+    LEVELS,
+    LOW,
     RAY,
+    READOUT,
     WORKERS,
     Asked,
     read_prompts,
+    read_question,
     read_size,
     read_values,
     read_workers,
@@ -47,6 +52,9 @@ cogguided generate "a cat" --target emotional_valence --rewrite 4 --search halvi
 
 cogguided generate --prompts prompts.txt --model stabilityai/stable-diffusion-xl-base-1.0 --device cuda
 --dtype float16 --n 4 --target clip --set guidance_scale=5
+
+cogguided generate "a cat" --scorer Qwen/Qwen2.5-VL-7B-Instruct --readout yes_no --n 8
+--question "Does this picture show {}? Answer Yes or No."
 
 cogguided generate --prompts many.txt --target memorability --keep-candidates chosen --out out/many --resume
 
@@ -78,6 +86,14 @@ def generate(
         str | None, typer.Option(help="What images should have more of: a name, or signed weights.")
     ] = None,
     scorer: Annotated[str | None, typer.Option(help="Scores the target: a name, folder or hub name.")] = None,
+    readout: Annotated[str | None, READOUT] = None,
+    question: Annotated[
+        str | None,
+        typer.Option(help="Ask an MLLM this, {} in place of the prompt; the first name in --target names the score."),
+    ] = None,
+    levels: Annotated[str | None, LEVELS] = None,
+    low: Annotated[float | None, LOW] = None,
+    high: Annotated[float | None, HIGH] = None,
     n: Annotated[
         int | None,
         typer.Option(
@@ -173,6 +189,7 @@ def generate(
         model, target, scorer, dtype, device, offload, proposer,
         (search, n, keep, rewrite, batch_size, draft_steps, full),
         few=model == EMBEDDED and "num_inference_steps" not in arguments,
+        own=read_question(readout, question, levels, low, high),
     )  # fmt: skip
     call = {"budget": budget, "diversity": diversity, **arguments}
     if many:

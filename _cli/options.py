@@ -24,6 +24,12 @@ RAY = typer.Option(
     "host:port. Extra ray.",
 )
 WORKERS = typer.Option("--workers", min=1, help="With --ray: processes, each with one loaded model.")
+READOUT = typer.Option(
+    help="How an MLLM is read: expected, greedy, levels or yes_no; default: as it is meant to be."
+)
+LEVELS = typer.Option(help="Words that may answer it and their values, as in bad=1,good=5; case does not matter.")
+LOW = typer.Option(help="Lowest value; default: of the levels.")
+HIGH = typer.Option(help="Highest value; default: of the levels.")
 GPUS = typer.Option("--gpus-per-worker", min=0, help="With --ray: of each; 0.5 lets two share one.")
 
 
@@ -117,6 +123,32 @@ def read_question(
     return {name: value for name, value in given.items() if value is not None}
 
 
+def load_asked(judge: str | None, name: str | None, own: dict[str, Any]) -> Any:
+    """Load an MLLM that is read, or asked, as `read_question` says; `name` names the score of a question of its own.
+
+    Raises:
+        InputError: no judge, or one that is no MLLM.
+
+    >>> load_asked("fake", None, {"readout": "greedy"})
+    Traceback (most recent call last):
+    ...
+    cogguided._errors.InputError: scorer 'fake' is no MLLM: --readout cannot be used with it
+    """
+    from ..scorers import load_scorer
+    from ..scorers.registry import scorer_arguments
+
+    flags = ", ".join(f"--{flag}" for flag in own)
+    if judge is None:
+        raise InputError(f"{flags}: say by --scorer which MLLM is meant")
+    takes = scorer_arguments(judge)
+    if "readout" not in takes:
+        raise InputError(f"scorer '{judge}' is no MLLM: {flags} cannot be used with it")
+    if name is not None and "question" in own and "dimension" not in takes:
+        raise InputError(f"--question: '{judge}' has one name for one score; give its model's folder or hub name")
+    named = {"dimension": name} if name is not None and "dimension" in takes else {}
+    return load_scorer(judge, **own, **named)
+
+
 def read_dtype(name: str) -> Any:
     """Return the torch dtype of a name.
 
@@ -180,6 +212,7 @@ class Asked:
     proposer: str
     search: tuple[Any, ...]
     few: bool
+    own: dict[str, Any]
 
     def load(self) -> CogGuidedPipeline:
         """Load the pipeline, with its guidance as its own.
@@ -190,7 +223,7 @@ class Asked:
         from ..pipelines import CogGuidedPipeline
 
         pipe: CogGuidedPipeline = CogGuidedPipeline.from_pretrained(
-            self.model, target=self.target, scorer=self.scorer, dtype=read_dtype(self.dtype)
+            self.model, target=self.target, scorer=self._judge(), dtype=read_dtype(self.dtype)
         )
         place(pipe, self.device, self.offload)
         scored = any(wish is not None for wish in (self.target, self.scorer, pipe.target, pipe.scorer))
@@ -201,6 +234,17 @@ class Asked:
             search, n, keep, rewrite, self.proposer, scored, batch_size, draft_steps, full, self.few
         )
         return pipe
+
+    def _judge(self) -> Any:
+        """What scores: a name, or an MLLM loaded to be asked in the way that was said."""
+        from ..scorers.target import parse_weights
+
+        if not self.own:
+            return self.scorer
+        first = next(iter(parse_weights(self.target)), None) if self.target is not None else None
+        if "question" in self.own:
+            return load_asked(self.scorer, first, self.own)
+        return load_asked(self.scorer or first, None, self.own)
 
 
 def meanings(settings: type) -> dict[str, str]:

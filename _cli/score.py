@@ -18,7 +18,20 @@ from rich.text import Text
 
 from .._errors import InputError
 from .console import INTERRUPTED, cell, err, friendly, hold, out
-from .options import GPUS, RAY, WORKERS, best_device, read_question, read_workers, silence_libraries
+from .options import (
+    GPUS,
+    HIGH,
+    LEVELS,
+    LOW,
+    RAY,
+    READOUT,
+    WORKERS,
+    best_device,
+    load_asked,
+    read_question,
+    read_workers,
+    silence_libraries,
+)
 
 if TYPE_CHECKING:
     from ..integrations.ray import Workers
@@ -67,18 +80,13 @@ def score(
     dimension: Annotated[str | None, typer.Option(help="'all', or names with commas between; default: all.")] = None,
     scorer: Annotated[str | None, typer.Option(help="What scores: a name, folder or hub name.")] = None,
     prompt: Annotated[str | None, typer.Option(help="Text to compare with, for scorers such as clip.")] = None,
-    readout: Annotated[
-        str | None,
-        typer.Option(help="How an MLLM is read: expected, greedy, levels or yes_no; default: as it is meant to be."),
-    ] = None,
+    readout: Annotated[str | None, READOUT] = None,
     question: Annotated[
         str | None, typer.Option(help="Ask an MLLM this, {} in place of --prompt; --dimension names the score.")
     ] = None,
-    levels: Annotated[
-        str | None, typer.Option(help="Words that may answer it and their values, as in bad=1,good=5.")
-    ] = None,
-    low: Annotated[float | None, typer.Option(help="Lowest value; default: of the levels.")] = None,
-    high: Annotated[float | None, typer.Option(help="Highest value; default: of the levels.")] = None,
+    levels: Annotated[str | None, LEVELS] = None,
+    low: Annotated[float | None, LOW] = None,
+    high: Annotated[float | None, HIGH] = None,
     fmt: Annotated[
         Format, typer.Option("--format", help="How to print. In CSV, names that begin with = + - @ get an '.")
     ] = Format.table,
@@ -165,19 +173,15 @@ def load_judge(scorer: str | None, dimension: str | None, device: str | None = N
     `own`: how an MLLM is read, or a question to it.
     """
     from ..scorers import DIMENSIONS, load_scorer, load_target
-    from ..scorers.registry import scorer_arguments
 
     names = list(DIMENSIONS) if dimension in (None, "all") else [d.strip() for d in (dimension or "").split(",")]
     if "question" in own and (scorer is None or (dimension is not None and len(names) > 1)):
         raise InputError("--question makes one score of one MLLM: --scorer says which, --dimension names the score")
     judge = scorer or (names[0] if own else None)
     if own:
-        takes = scorer_arguments(judge or "")
-        if "readout" not in takes:
-            raise InputError(f"scorer '{judge}' is no MLLM: --{', --'.join(own)} cannot be used with it")
-        if dimension is not None and "dimension" in takes:
-            own["dimension"] = names[0]
-    loaded = None if judge is None else load_scorer(judge, **own)
+        loaded = load_asked(judge, None if dimension is None else names[0], own)
+    else:
+        loaded = None if judge is None else load_scorer(judge)
     if loaded is not None and ("question" in own or (scorer is not None and dimension is None)):
         return load_target(loaded).to(best_device(device))
     return load_target(dict.fromkeys(names, 1.0), scorer=loaded).to(best_device(device))

@@ -11,7 +11,7 @@ medians, the ratio within each turn with its quartiles, and by how much their va
 The tiny judges are those of the tests (tests/scorers). At that size a judge is mostly overhead, which batches save; at full
 size they save less on a CPU, and on a GPU as much as one image leaves idle. The reference ways: CLIP, SigLIP and MLLMs by
 transformers' own calls, HPS v2 by open_clip's, each image by itself; the CogIP-Bench loop: one `generate` of at most 100
-tokens a dimension and image, parsed (expected is compared with it in time alone: it says more than the loop does); ImageReward
+tokens a dimension and image, parsed (ours in batches of 32; expected is compared with it in time alone: it says more than the loop does); ImageReward
 and CLIP-IQA, whose authors' code does not run on current packages: their formula on our network, each image by itself.
 pyiqa is not here: its metrics take one image at a time in both ways.
 """
@@ -248,6 +248,7 @@ def embedded(readout: str) -> Callable[[Folders], Case]:
         if readout == "yes_no":
             place = str(ROOT / "pipelines/embedded/weights/aligned")
             scorer = load_scorer("mllm", model=place, question=SHOWS, readout=readout, min_mass=0.0)
+        scorer.batch_size = 32
         spans = np.array([dim.high - dim.low for dim in dims.values()])
 
         def ours(images: list[Image.Image], prompts: list[str]) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """Which judge to take for what: the table of docs/judges.md, from the facts in scorers/judges.py and sizes counted here.
 
-Sizes are counted on torch's meta device, from configurations that are written down here and were not compared with the
-authors' files; nothing is downloaded.
+Sizes are counted on torch's meta device, from configurations that are written down here, and beside them stands what
+published listings of files say; nothing is downloaded.
 
     python benchmarks/judges_page.py            # writes the table into docs/judges.md
     python benchmarks/judges_page.py --count    # counts the parameters again, and compares
@@ -46,6 +46,22 @@ PARAMETERS: dict[str, float] = {
     "unified_reward": 8767.1,
 }
 """Millions, by `--count`; pyiqa's metrics differ."""
+
+PUBLISHED: dict[str, tuple[str, int]] = {
+    "pickscore": ("3.94 GB", 4),  # yuvalkirstain/PickScore_v1 at dc2ed37: model.safetensors
+    "siglip": ("4.54 GB", 4),  # google/siglip2-so400m-patch14-384: model.safetensors
+    "laion_aesthetic": ("1.71 GB", 4),  # openai/clip-vit-large-patch14 as copied by InvokeAI: model.safetensors
+    "imagereward": ("1.79 GB", 4),  # THUDM/ImageReward at 7a9e21f: ImageReward.pt, 1,786,880,927 bytes
+    "vqascore": ("16.58 GB", 2),  # Qwen2.5-VL-7B, four parts, in di-zhang-fdu/Qwen2.5-VL-7B-R1-Distillation
+    "hpsv3": ("16.57 GB", 2),  # its base: Qwen/Qwen2-VL-7B-Instruct at a7a06a1, five parts
+}
+"""Size of the weights' files as published and bytes a number, read from stored pages of these repositories, not fetched.
+
+HPS v2: its network is the ViT-H-14 of LAION, whose float32 file has 3,944,552,236 bytes (GHyeok/CLIP-ViT-H-14-laion2B-s32B-b79K
+at 635b634); HPS_v2.pt itself, 8,063,374,362 bytes (xswu/HPSv2 at 75c46db), holds more than the weights. UnifiedReward's
+base has the sizes of Qwen3-VL-8B (config.json of Steinate/Cortex). Of Q-SiT nothing was found; its parts are as in
+llava-hf/llava-interleave-qwen-0.5b-hf (pictures) and Qwen/Qwen2-0.5B (text).
+"""
 
 QWEN_TEXT = {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28}
 QWEN_TEXT |= {"num_key_value_heads": 4, "vocab_size": 152064}
@@ -122,7 +138,7 @@ BUILDERS: dict[str, Callable[[], Any]] = {
         "deepstack_visual_indexes": [8, 16, 24],
     }),
 }  # fmt: skip
-"""The network of each judge, by its configuration as far as it is known here; not compared with the authors' files."""
+"""The network of each judge, by its configuration as far as it is known here."""
 
 
 def count(name: str) -> float:
@@ -137,17 +153,19 @@ def count(name: str) -> float:
 def table() -> str:
     """The judges, by what they are for."""
     lines = [
-        "| judge | take it for | taught by | licence | commercial use | parameters | weights: 16 bit, 32 bit |",
-        "|---|---|---|---|---|---|---|",
+        "| judge | take it for | taught by | licence | commercial use | parameters | weights: 16 bit, 32 bit | published file |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for info, _ in JUDGES:
         millions = PARAMETERS.get(info.name)
         size = "differs" if millions is None else f"{millions:,.0f} M"
         memory = "differs" if millions is None else f"{millions * 2 / 1e3:.1f} GB, {millions * 4 / 1e3:.1f} GB"
         taught = {"human": "people's judgements", "proxy": "no ratings"}.get(info.grounding, "differs")
+        file, width = PUBLISHED.get(info.name, ("", 0))
+        published = f"{file}, {8 * width} bit" if file else "not looked at" if millions is None else "not found"
         licence, commercial = info.licence or "not stated", info.commercial or "ask"
         lines.append(
-            f"| `{info.name}` | {USE[info.name]} | {taught} | {licence} | {commercial} | {size} | {memory} |"
+            f"| `{info.name}` | {USE[info.name]} | {taught} | {licence} | {commercial} | {size} | {memory} | {published} |"
         )
     return "\n".join(lines) + "\n"
 

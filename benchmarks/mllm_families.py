@@ -38,7 +38,9 @@ branches of an answer cannot share one (layers with a state, and others that a p
 
 - *how*: *packed*: image once, all branches of an answer in shared passes; *one at a time*: the same, without batches, since
   the model itself gives other answers in a batch; *copies*: image once, each branch from a copy of the model's memory;
-  *re-runs*: each branch from the start. Found out when a model is loaded, by comparison with plain runs; a warning says so
+  *re-runs*: each branch from the start; so too where a question is read as a whole before it is answered (an encoder with a
+  decoder, or attention in both directions over the prompt). Found out when a model is loaded, by comparison with plain runs; a
+  warning says so
 - *expected*, *greedy*: a batch gives what single images give (expected to 1e-4 of the range), and the image matters
 - *gradient*: of the expected score with respect to the pixels; not zero, and in a batch that of each image alone
 

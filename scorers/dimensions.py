@@ -162,8 +162,8 @@ def _check_levels(dim: Dimension) -> None:
     words = [word.strip() for word, _ in dim.levels]
     if len(words) < 2 or not all(words):
         raise InputError(f"levels of '{dim.name}': expected two words or more, each with a value, got {words}")
-    if len(set(words)) < len(words):
-        raise InputError(f"levels of '{dim.name}': a word occurs twice in {words}")
+    if len({word.casefold() for word in words}) < len(words):
+        raise InputError(f"levels of '{dim.name}': a word occurs twice in {words} (case does not matter)")
     for word, value in dim.levels:
         if not dim.low <= value <= dim.high:
             raise InputError(f"levels of '{dim.name}': {word!r} is {value:g}, outside {dim.low:g} to {dim.high:g}")

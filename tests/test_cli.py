@@ -16,8 +16,10 @@ from typer.testing import CliRunner
 import cogguided
 from cogguided import FakeScorer
 from cogguided._cli.app import app
+from cogguided._cli.service.serve import load_painter
+from cogguided._defaults import EMBEDDED
 from cogguided.pipelines import read_record
-from cogguided.scorers import register_scorer, unregister_scorer
+from cogguided.scorers import DIMENSIONS, load_scorer, register_scorer, unregister_scorer
 
 SMALL = ["--steps", "2", "--size", "16", "--quiet"]
 AUTO_IS = "joint"
@@ -153,6 +155,30 @@ def test_generate_within_a_budget(model, tmp_path):
     assert any("budget" in note for note in record.facts["notes"])
 
 
+def test_generate_asks_an_mllm_as_score_does(model, tmp_path):
+    """A question of one's own names the score by the target, and is asked as `load_scorer` asks it."""
+    levels = {"very low": 0.0, "low": 1.0, "medium": 2.0, "high": 3.0, "very high": 4.0}
+    question = DIMENSIONS["memorability"].question
+    told = ",".join(f"{word}={value:g}" for word, value in levels.items())
+    folder = EMBEDDED / "aligned"
+    asked = ["--scorer", folder, "--question", question, "--readout", "levels", "--levels", told, "--high", "5"]
+    generate(model, tmp_path, "a face", *asked, "--target", "kept", "--n", "1", "--seed", "1")
+    (candidate,) = read_record(tmp_path).candidates
+    own = {"dimension": "kept", "question": question, "readout": "levels", "levels": levels, "high": 5.0}
+    judge = load_scorer("mllm", model=folder, **own)
+    assert (judge.low, judge.high) == (0.0, 5.0)
+    value = judge([tmp_path / candidate["file"]]).values.item()
+    assert candidate["scores"] == {"kept": pytest.approx(value, abs=1e-3)}
+
+
+def test_a_service_draws_by_an_mllm_that_is_read_as_said(model):
+    own = {"readout": "levels"}
+    for dimension, name in (("memorability", "memorability"), (None, "emotional_valence")):
+        pipe = load_painter(model, None, str(EMBEDDED / "aligned"), dimension, "float32", "cpu", **own)
+        (term,) = pipe.load_target().terms
+        assert (term.name, term.scorer.readout) == (name, "levels")
+
+
 def test_generate_does_not_overwrite_by_mistake(model, tmp_path):
     generate(model, tmp_path, "a face", "--seed", "1")
     done = generate(model, tmp_path, "a cat", code=1)
@@ -172,6 +198,8 @@ def test_generate_does_not_overwrite_by_mistake(model, tmp_path):
         (["a face", "--rewrite", "2"], "give a target"),
         (["a face", "--device", "warp"], "device 'warp' cannot be used here"),
         (["--prompts", "/nowhere.txt"], "/nowhere.txt"),
+        (["a face", "--scorer", "fake", "--readout", "levels"], "is no MLLM: --readout"),
+        (["a face", "--question", "Is it {}?", "--readout", "yes_no"], "say by --scorer which MLLM"),
     ],
 )
 def test_generate_errors_are_one_line(model, tmp_path, arguments, message):

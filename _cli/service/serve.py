@@ -13,7 +13,18 @@ import typer
 from ...integrations.serving.limits import Limits
 from ...integrations.serving.tokens import digest, find_token
 from ..console import err, friendly, out
-from ..options import GPUS, best_device, read_dtype, silence_libraries
+from ..options import (
+    GPUS,
+    HIGH,
+    LEVELS,
+    LOW,
+    READOUT,
+    best_device,
+    load_asked,
+    read_dtype,
+    read_question,
+    silence_libraries,
+)
 from ..score import load_judge
 
 if TYPE_CHECKING:
@@ -40,6 +51,13 @@ def register(app: typer.Typer) -> None:
 def serve(
     scorer: Annotated[str | None, typer.Option(help="What scores: a name, folder or hub name.")] = None,
     dimension: Annotated[str | None, typer.Option(help="'all', or names with commas between; default: all.")] = None,
+    readout: Annotated[str | None, READOUT] = None,
+    question: Annotated[
+        str | None, typer.Option(help="Ask an MLLM this, {} in place of a prompt; --dimension names the score.")
+    ] = None,
+    levels: Annotated[str | None, LEVELS] = None,
+    low: Annotated[float | None, LOW] = None,
+    high: Annotated[float | None, HIGH] = None,
     model: Annotated[str | None, typer.Option(help="Draws, too: 'embedded', a folder, or a hub name.")] = None,
     target: Annotated[
         str | None, typer.Option(help="What drawn images should have more of; default: the scorer's first score.")
@@ -88,8 +106,11 @@ def serve(
         source = "$COGGUIDED_TOKEN" if file is None else file
         err.print(f"the token is that of {source}", highlight=False, soft_wrap=True)
     silence_libraries()
-    judge = partial(load_judge, scorer, dimension, device)
-    painter = None if model is None else partial(load_painter, model, target, scorer, dimension, dtype, device)
+    own = read_question(readout, question, levels, low, high)
+    judge = partial(load_judge, scorer, dimension, device, **own)
+    painter = None
+    if model is not None:
+        painter = partial(load_painter, model, target, scorer, dimension, dtype, device, **own)
     workers = Workers(ray, replicas, gpus_per_worker)
     options: dict[str, Any] = {"host": host, "port": port, "limits": limits, "urls": allow_urls, "workers": workers}
     service = start_service(judge, digest(token), painter, **options)
@@ -104,17 +125,27 @@ def serve(
 
 
 def load_painter(
-    model: str, target: str | None, scorer: str | None, dimension: str | None, dtype: str, device: str | None
+    model: str,
+    target: str | None,
+    scorer: str | None,
+    dimension: str | None,
+    dtype: str,
+    device: str | None,
+    **own: Any,
 ) -> CogGuidedPipeline:
     """Load the pipeline that draws, guided by the target, or by the first score of the judge."""
     from ...pipelines import CogGuidedPipeline
     from ...scorers import DIMENSIONS, load_scorer
 
-    loaded = None if scorer is None else load_scorer(scorer)
-    if target is None and loaded is not None and dimension is None:
+    first = next(iter(DIMENSIONS)) if dimension in (None, "all") else (dimension or "").split(",")[0].strip()
+    if own:
+        loaded = load_asked(scorer or first, None if dimension is None else first, own)
+    else:
+        loaded = None if scorer is None else load_scorer(scorer)
+    if target is None and loaded is not None and (dimension is None or "question" in own):
         target = loaded.name
     elif target is None:
-        target = next(iter(DIMENSIONS)) if dimension in (None, "all") else (dimension or "").split(",")[0].strip()
+        target = first
     pipe: CogGuidedPipeline = CogGuidedPipeline.from_pretrained(
         model, target=target, scorer=loaded, dtype=read_dtype(dtype)
     )

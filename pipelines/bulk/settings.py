@@ -12,6 +12,7 @@ from ...guidance import Budget, Guidance, as_guidance
 from ...guidance.text_encoder.swap import ACTIVE
 from ...scorers import Scorer, Target, TargetSpec
 from ...scorers.bulk.lines import differing
+from ...scorers.mllm.scorer import MLLMScorer
 from ..arguments import check_arguments
 from ..calls import in_place_of, read_requests, tied_arguments, wants_base_output
 from ..cog_guided import CogGuidedPipeline
@@ -76,6 +77,10 @@ def told_scorer(scorer: Any) -> Any:
         return {str(name): told_scorer(value) for name, value in scorer.items()}
     if scorer is None or isinstance(scorer, str | int | float | bool):
         return scorer
+    if isinstance(scorer, MLLMScorer):
+        dim = scorer.facts.dimensions[scorer.dimension]
+        levels = f" {dict(dim.levels)}" if dim.levels else ""
+        return f"{scorer.name} of {scorer.model_name}, {scorer.readout}: {dim.question}{levels}"
     return scorer.name if isinstance(scorer, Scorer) else type(scorer).__name__
 
 

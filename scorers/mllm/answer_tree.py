@@ -45,12 +45,13 @@ class AnswerTree:
         last: (nodes,) one past the last child.
         values: (nodes,) middle of the answers beneath.
         labels: (nodes,) index of the label at the ends of the tree, -1 where it is still open.
-        opened: (nodes,) whether a digit or sign of the number is known.
+        opened: (nodes,) whether a digit or sign of the number is known; of words, whether it can wait.
         root: the tree as linked nodes.
         cut_height: how many tokens short of an answer's end the tree is cut, 0 for not at all.
         stems: (nodes,) the branch that the node is or grows on, of those known to within `ALIKE`; -1 above them.
         single: (nodes,) whether only one number is beneath.
         reach: (nodes,) how far from the middle of the answers beneath the furthest of them are.
+        words: whether answers are words, of which nothing is known before their last token.
     """
 
     tokens: Ints
@@ -65,6 +66,7 @@ class AnswerTree:
     stems: Ints
     single: Bools
     reach: Floats
+    words: bool = False
 
     @cached_property
     def full(self) -> AnswerTree:
@@ -141,7 +143,7 @@ def answer_tree(encode: Callable[[list[str]], list[list[int]]], dim: Dimension) 
 def word_tree(
     encode: Callable[[list[str]], list[list[int]]], words: Sequence[Sequence[str]], values: Sequence[float]
 ) -> AnswerTree:
-    """Merge answers of a word each to a tree that is looked at in full.
+    """Merge answers of a word each to a tree: the first spelling of each is looked at at once, others as they matter.
 
     A word counts with its whole probability, the product over its tokens. Where another word goes on from it, as "10"
     does from "1", it counts as far as the answer does not go on so.
@@ -167,6 +169,8 @@ def word_tree(
             other = owners.setdefault(tuple(tokens), index)
             if other != index:
                 raise ModelError(f"the model's tokenizer cannot tell {word!r} from {words[other][0]!r}")
+    firsts = [tuple(encode([spellings[0]])[0]) for spellings in words]
+    at_once = {path[:end] for path in firsts for end in range(len(path))}
     begun = {path[:end] for path in owners for end in range(1, len(path))}
     root = _Node(min(values), max(values))
     for path, index in owners.items():
@@ -174,7 +178,10 @@ def word_tree(
         _insert(root, [*path, *ending], _Number(words[index][0], values[index]), index)
     _cut_heights(root, ())
     tree = _flatten(root, 0, 0)
-    return replace(tree, opened=np.zeros(len(tree.tokens), dtype=bool))  # so that none waits for another
+    paths: list[tuple[int, ...]] = [()]
+    for token, parent in zip(tree.tokens[1:].tolist(), tree.parents[1:].tolist(), strict=True):
+        paths.append((*paths[parent], token))
+    return replace(tree, opened=np.array([path not in at_once for path in paths]), words=True)
 
 
 @dataclass(frozen=True)

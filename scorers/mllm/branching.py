@@ -22,7 +22,8 @@ from ..._errors import ModelError
 Inputs = dict[str, torch.Tensor]
 
 _OF_IMAGES = ("cross_attention_mask", "image_attention_mask")
-_PER_TOKEN = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", *_OF_IMAGES)
+_PLAIN = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "image_embeds_position_mask")
+_PER_TOKEN = (*_PLAIN, *_OF_IMAGES)
 _BRANCHABLE = {"full_attention", "sliding_attention"}
 
 

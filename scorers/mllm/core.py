@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cache
@@ -20,6 +20,7 @@ from .answer_tree import AnswerTree
 from .branching import Branches, Copies, Inputs, Reruns, check_branchable, cut_prefix
 from .checkpoints import ScorerFacts
 from .prompting import Pictures, build_prompts
+from .reading.whole import Whole
 from .reading.words import tree_of
 
 FAULTS = (ModelError, ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError, AssertionError)
@@ -30,9 +31,9 @@ FAULTS = (ModelError, ValueError, TypeError, KeyError, IndexError, AttributeErro
 class Core:
     """One loaded model with what is derived from it once; shared by the scorers of its dimensions.
 
-    `packed`, `batched` and `copied` are how it can be asked (`check_packing`). `autocast` is what is computed in
-    where the weights are of several types, as in training. `starts` are the tokens of a prompt about one grey
-    picture, or about two, up to where questions differ.
+    `packed`, `batched`, `copied` and `whole` are how it can be asked (`check_packing`). `autocast` is what is
+    computed in where the weights are of several types, as in training. `starts` are the tokens of a prompt about one
+    grey picture, or about two, up to where questions differ.
     """
 
     model: PreTrainedModel
@@ -44,6 +45,7 @@ class Core:
     packed: bool = True
     batched: bool = False
     copied: bool = False
+    whole: bool = False
     autocast: torch.dtype | None = None
 
     def undisturbed(self) -> AbstractContextManager[None]:
@@ -70,13 +72,8 @@ class Core:
         """Find what follows the image in the prompt of each dimension: the tokens after the common start.
 
         Raises:
-            ModelError: an encoder-decoder model, or a processor that takes no chat of a picture and a question.
+            ModelError: a processor that takes no chat of a picture and a question.
         """
-        if self.model.config.is_encoder_decoder:
-            raise ModelError(
-                f"{self.facts.name}: {type(self.model).__name__} is an encoder with a decoder; a judge must be "
-                "a model that goes on from its prompt"
-            )
         self.questions, self.starts = {}, {}
         texts = {name: dim.question for name, dim in self.facts.dimensions.items()}
         try:
@@ -121,16 +118,26 @@ class Core:
     def check_packing(self) -> None:
         """Compare each fast way with a plain run once; go on with the fastest that is right, and say so.
 
-        `Branches` of a batch, `Branches` of one image at a time, `Copies`, `Reruns`.
+        `Branches` of a batch, `Branches` of one image at a time, `Copies`, `Reruns`; or `Whole`, where a question is
+        read in both directions.
 
         Raises:
-            ModelError: not even a plain run works, or it is not one from left to right.
+            ModelError: not even a plain run works, or answers are not said from left to right.
         """
         name, question = next(iter(self.questions.items()))
         text, path = self.facts.dimensions[name].question, [*range(-1, len(question) - 1)]
         pictures = [Image.new("RGB", (64, 64), "gray"), Image.linear_gradient("L").resize((96, 48)).convert("RGB")]
         alone = [cut_prefix(self.prepare([picture], text), len(question)) for picture in pictures]
+        self.packed = self.batched = self.copied = False
+        self.whole = bool(self.model.config.is_encoder_decoder)
         expected = [self._plain(*one, question) for one in alone]
+        if self.whole:
+            warnings.warn(
+                f"{self.facts.name}: {type(self.model).__name__} reads a question as a whole before it answers; each "
+                "branch of an answer is run by itself, which is slow",
+                stacklevel=4,
+            )
+            return
         tree = [[*reversed(question), *question]], [[*path, -1, *range(len(question), 2 * len(question) - 1)]]
 
         def fault(kind: type[Branches] | type[Reruns]) -> str | None:
@@ -175,28 +182,47 @@ class Core:
         """What log probabilities of the same may differ by, in the precision of the weights."""
         return 1e-2 if self.model.dtype == torch.float32 else 0.5
 
-    def _plain(self, prefix: Inputs, lengths: Sequence[int], question: Sequence[int]) -> torch.Tensor:
-        """Log probabilities (vocabulary,) after a question, run from the start; see that nothing looks ahead."""
+    def _plain(self, prefix: Inputs, lengths: Sequence[int], question: list[int]) -> torch.Tensor:
+        """Log probabilities (vocabulary,) after a question, from the start; see that no answer is looked ahead to.
+
+        Where a question is, `whole` becomes true.
+        """
 
         def run(path: Sequence[int]) -> torch.Tensor:
-            logits = Reruns(self.model, prefix, lengths).extend([path], [[*range(-1, len(path) - 1)]])[0]
+            branches = self.continuation(prefix, lengths, [question])
+            logits = branches.extend([path], [[*range(-1, len(path) - 1)]])[0]
             return logits.float().log_softmax(-1)
 
+        def looks_ahead() -> bool:
+            said = slice(len(question) - 1 if self.whole else 0, None)
+            return bool((run([*question, *question[:2]])[: len(begun)] - begun)[said].abs().max() > self.tolerance)
+
         try:
-            expected, followed = run(question), run([*question, question[0]])
+            begun = run([*question, question[0]])
+            if not self.whole and looks_ahead():
+                self.whole = True
+                begun = run([*question, question[0]])
+            if self.whole and looks_ahead():
+                raise ModelError("it attends in both directions, so its answers have no probability token by token")
         except FAULTS as error:
             raise ModelError(
                 f"{self.facts.name}: {type(self.model).__name__} cannot go on from a picture and a question "
                 f"({type(error).__name__}: {error})"
             ) from error
-        if (followed[: len(question)] - expected).abs().max() > self.tolerance:
-            raise ModelError(
-                f"{self.facts.name}: {type(self.model).__name__} changes what it said when more is said after it (it "
-                "attends in both directions), so its answers have no probability token by token"
-            )
-        return expected[-1]
+        return begun[len(question) - 1]
 
-    def continuation(self, prefix: Inputs, lengths: Sequence[int]) -> Branches | Reruns:
-        """Prompts to go on from, in the fastest way that was found to be right; several only where `packed`."""
-        kind = Branches if self.packed else Copies if self.copied else Reruns
+    def continuation(
+        self,
+        prefix: Inputs,
+        lengths: Sequence[int],
+        questions: Iterable[Sequence[int]],
+        gradients: bool = False,
+    ) -> Branches | Reruns:
+        """Prompts to go on from, in the fastest way that was found to be right; several only where `packed`.
+
+        `questions` are those that will follow. With `gradients` there is a graph back to the inputs.
+        """
+        if self.whole:
+            return Whole(self.model, prefix, lengths, questions)
+        kind = Branches if self.packed else Copies if self.copied and not gradients else Reruns
         return kind(self.model, prefix, lengths)

@@ -17,7 +17,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ..._errors import ModelError
-from .branching import Branches, Inputs, Reruns, cut_prefix
+from .branching import Inputs, cut_prefix
 from .core import FAULTS, Core
 from .decoding import with_others
 from .readout import AnswerSearch
@@ -58,7 +58,8 @@ def attach_gradient(
         parents.append([])
         edges.append([_add(questions[n][row], of[row], tokens[row], parents[row]) for n, of in searches.items()])
     with _frozen(core.model):
-        branches = (Branches if core.packed else Reruns)(core.model, prefix, lengths)
+        asked_of = [question for of in questions.values() for question in of]
+        branches = core.continuation(prefix, lengths, asked_of, gradients=True)
         logits = branches.extend(tokens, parents)
     if not logits.requires_grad:
         raise ModelError(

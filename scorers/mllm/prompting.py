@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
+from ..._errors import ModelError
 from .branching import Inputs
 
 Pictures = Sequence[Image.Image] | Sequence[torch.Tensor] | Sequence[tuple[Image.Image | torch.Tensor, ...]]
@@ -41,25 +42,43 @@ def build_prompts(
 
     Pictures may be tensors (3, H, W) in [0, 1]; where the processor computes in torch, their graph is kept.
 
+    Raises:
+        ModelError: the processor has no place for a question.
+
     Returns:
         the model's inputs; prompts are padded on the right to ``input_ids`` (B, L).
 
     Executed with every family's processor in ``tests/scorers/test_mllm.py``.
     """
-    template: Any = processor.apply_chat_template
     first = pictures[0][0] if isinstance(pictures[0], tuple) else pictures[0]
     extra = {"do_rescale": False} if isinstance(first, torch.Tensor) else {}
     if "mm_token_type_ids" in processor.model_input_names:  # some models ask for what their processor leaves out
         extra["return_mm_token_type_ids"] = True
-    out: Any = template(
-        [chat(picture, text, system_prompt) for picture, text in zip(pictures, questions, strict=True)],
-        tokenize=True,
-        add_generation_prompt=True,
-        return_dict=True,
-        processor_kwargs={"padding": True, "padding_side": "right", "return_tensors": "pt", **extra},
-    )
+    options = {"padding": True, "padding_side": "right", "return_tensors": "pt", **extra}
+    chats = [chat(picture, text, system_prompt) for picture, text in zip(pictures, questions, strict=True)]
+    out = _processed(processor, chats, pictures, options)
+    if "input_ids" not in out:
+        raise ModelError(f"{type(processor).__name__} makes no tokens of a question: its model takes pictures alone")
     # PaliGemma's processor gives labels, with which its model computes a loss
     return {key: torch.as_tensor(value) for key, value in out.items() if key != "labels"}
+
+
+def _processed(processor: Any, chats: list[Any], pictures: Pictures, options: dict[str, Any]) -> Any:
+    """What the processor makes of chats; one that takes only a plain list of pictures gets the template's text."""
+    template = processor.apply_chat_template
+    try:
+        return template(
+            chats, tokenize=True, add_generation_prompt=True, return_dict=True, processor_kwargs=options
+        )
+    except (ValueError, TypeError, AttributeError) as error:
+        shown = [picture if isinstance(picture, tuple) else (picture,) for picture in pictures]
+        if any(len(few) > 1 for few in shown):
+            raise
+        texts = template(chats, tokenize=False, add_generation_prompt=True)
+        try:
+            return processor(images=[picture for (picture,) in shown], text=texts, **options)
+        except Exception:  # the first reason counts
+            raise error from None
 
 
 def stop_tokens(model: PreTrainedModel, processor: ProcessorMixin) -> frozenset[int]:

@@ -30,11 +30,13 @@ from .parsing import parse_answer as parse_answer
 CUT = 5e-4
 """So much of the range the mean may be out by for what was not followed; or of the mass be left out, where nothing of
 the number is known."""
+CUT_WORDS = 5e-5
+"""Mass that is left out at most where answers are words."""
 UNPROVEN = 0.1
 """What a number that is known in part is taken to move the mean by at least: it may yet turn out to be none."""
-FEW = 8
+FEW = 4
 """How many branches are followed before it is asked whether they are enough."""
-FEW_OTHERS = 3
+FEW_OTHERS = 2
 """How many of these are not the likeliest, but spread over the others."""
 SURE = 0.99
 """The tree may be cut if numbers begun went on as numbers with this probability."""
@@ -60,7 +62,7 @@ class AnswerSearch:
         self.logprobs = np.full(len(tree.tokens), -np.inf)
         self.logprobs[0] = 0.0
         self._fed = np.zeros(len(tree.tokens), dtype=bool)
-        self._doubted = False  # whether numbers begun did not surely go on: nothing is taken to be there
+        self._doubted = tree.words  # whether numbers begun did not surely go on: nothing is taken to be there
 
     @property
     def fed(self) -> Ints:
@@ -91,25 +93,24 @@ class AnswerSearch:
         tree = self.tree
         if not self._fed[0]:  # the question's end and all labels in one go
             return np.flatnonzero(~tree.opened & ~tree.ends)
-        open_ = np.isfinite(self.logprobs) & ~(self._fed & ~tree.ends)
-        mass = np.exp(
-            self.logprobs - self.logprobs[open_].max(initial=-np.inf), where=open_, out=np.zeros(len(open_))
-        )
-        settled = open_ & tree.ends if self._doubted else open_ & (tree.ends | tree.branches)
-        pending = np.flatnonzero(open_ & ~settled)
+        open_ = np.flatnonzero(np.isfinite(self.logprobs))
+        open_ = open_[tree.ends[open_] | ~self._fed[open_]]
+        mass = np.exp(self.logprobs[open_] - self.logprobs[open_].max(initial=-np.inf))
+        settled = tree.ends[open_] if self._doubted else tree.ends[open_] | tree.branches[open_]
+        pending, held = open_[~settled], mass[~settled]
+        cut = CUT_WORDS if tree.words else CUT
         known = tree.opened[pending] & (not self._doubted)
         reach = np.maximum(tree.reach[pending] / tree.range, UNPROVEN)
-        blur = mass[pending] * np.where(known, reach, 1.0)  # by so much could the mean be out without them
-        total = mass[settled].sum() + mass[pending][known].sum()
-        if blur.sum() <= CUT * total and settled.any():
+        blur = held * np.where(known, reach, 1.0)  # by so much could the mean be out without them
+        if blur.sum() <= cut * (mass[settled].sum() + held[known].sum()) and settled.any():
             if self._doubted:
                 return pending[:0]
-            pending = np.flatnonzero(settled & tree.open_branches)
-            pending = pending[np.argsort(-mass[pending])]
-            return np.sort(pending[self._sample(mass[pending], mass.sum())][:MAX_NODES])
+            more = np.flatnonzero(settled & tree.open_branches[open_])
+            more = more[np.argsort(-mass[more])]
+            return np.sort(open_[more[self._sample(mass[more], mass.sum())]][:MAX_NODES])
         order = np.argsort(blur)
         # Half of what may be cut is cut at this depth, the rest is kept for the depths to come.
-        chosen = pending[order][np.cumsum(blur[order]) > CUT / 2 * mass.sum()]
+        chosen = pending[order][np.cumsum(blur[order]) > cut / 2 * mass.sum()]
         return np.sort(self._with_only_children(chosen[-MAX_NODES:]))
 
     def _sample(self, masses: Floats, total: float) -> Ints:

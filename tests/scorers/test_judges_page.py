@@ -21,6 +21,11 @@ def test_the_table_is_not_stale(page):
     assert set(page["USE"]) == {info.name for info, _ in JUDGES}
 
 
+def test_sizes_agree_with_published_files(page):
+    for name, (size, width) in page["PUBLISHED"].items():
+        assert float(size.split()[0]) == pytest.approx(page["PARAMETERS"][name] * width / 1e3, rel=0.005), name
+
+
 @pytest.mark.parametrize("name", ["clip_iqa", "imagereward"])
 def test_sizes_are_counted(page, name):
     assert page["count"](name) == pytest.approx(page["PARAMETERS"][name], abs=0.1)

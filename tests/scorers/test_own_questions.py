@@ -17,12 +17,15 @@ from cogguided.scorers.images import to_tensor
 from cogguided.scorers.mllm.answer_tree import word_tree
 from cogguided.scorers.mllm.checkpoints import ScorerFacts
 from cogguided.scorers.mllm.options import ReadOptions
-from cogguided.scorers.mllm.reading.words import spellings
+from cogguided.scorers.mllm.reading.templates import choose
+from cogguided.scorers.mllm.reading.words import spellings, tree_of
+from cogguided.scorers.mllm.readout import AnswerSearch
 from cogguided.scorers.mllm.scorer import MLLMScorer
 
 LEVELS = {"excellent": 5, "good": 4, "medium": 3, "low": 2, "very low": 1}
 PROMPTS = ["a low picture", "very high", "a positive picture of a very high neutral medium"]
 SHOWS = 'Does this show "{}"?'
+FOLDED = {tuple(spellings(word)): value for word, value in LEVELS.items()}
 
 
 def plain_run(scorer, inputs, tokens):
@@ -88,10 +91,10 @@ def test_words_are_read_as_plain_runs_say_on_one_look(family, facts_folder, pict
     pictures = pictures[:2]
     found = scorer.score_all(pictures, ["fine", "shows"], PROMPTS[:2])
     hook.remove()
-    assert len(looks) == 2, "image and prompt once, and the answers to all questions in one pass"
+    assert 2 <= len(looks) <= 6, "image and prompt once, the answers to all questions, and cases that matter"
     for row, (picture, prompt) in enumerate(zip(pictures, PROMPTS[:2], strict=True)):
         for name, text, words in (
-            ("fine", "How fine?", {(word,): value for word, value in LEVELS.items()}),
+            ("fine", "How fine?", FOLDED),
             ("shows", SHOWS.format(prompt), YES_NO),
         ):
             scores = found[name]
@@ -116,7 +119,7 @@ def test_the_gradient_is_that_of_finite_differences(family, facts_folder):
     gradients = {n: torch.autograd.grad(s.values.sum(), images, retain_graph=True)[0] for n, s in answers.items()}
     for row in range(2):
         for name, text, words in (
-            ("fine", "How fine?", {(word,): value for word, value in LEVELS.items()}),
+            ("fine", "How fine?", FOLDED),
             ("shows", SHOWS.format(PROMPTS[row]), YES_NO),
         ):
             assert answers[name].values[row].item() == pytest.approx(
@@ -159,7 +162,9 @@ def test_a_word_that_another_goes_on_from(model_folder, pictures):
 def test_labels_of_a_dimension_are_levels_too(model_folder, pictures):
     scorer = load_scorer("aesthetics", model=model_folder("mllama"), readout="levels", min_mass=0.0)
     middles = {"very low": 1.75, "low": 4.25, "medium": 5.75, "high": 7.25, "very high": 9.0}
-    mean, _, _ = reference(scorer, pictures[0], "aesthetics?", {(word,): value for word, value in middles.items()})
+    mean, _, _ = reference(
+        scorer, pictures[0], "aesthetics?", {tuple(spellings(word)): value for word, value in middles.items()}
+    )
     both = scorer.score_readouts(pictures[:1], ["aesthetics"], ["levels", "expected"])
     assert both["levels"]["aesthetics"].values.item() == pytest.approx(mean, abs=1e-3)
     scorer.readout = "expected"
@@ -245,7 +250,7 @@ def test_too_little_mass_is_not_valid(facts_folder, pictures):
         ({"question": "Sharp?", "readout": "yes_no", "words": "Yes"}, "expected two"),
         ({"question": "Sharp?", "readout": "levels", "levels": {"good": 1}}, "two words or more"),
         ({"question": "Sharp?", "readout": "levels", "levels": ["good", "bad"]}, "two words or more"),
-        ({"question": "Sharp?", "readout": "levels", "levels": {"good": 1, " good": 2}}, "a word occurs twice"),
+        ({"question": "Sharp?", "readout": "levels", "levels": {"good": 1, " Good": 2}}, "a word occurs twice"),
         ({"question": "Sharp?", "readout": "levels", "levels": {"good": "1", "bad": 2}}, "expected a number"),
         ({"question": "Sharp?", "readout": "levels", "levels": {"good": math.nan, "bad": 2}}, "expected a number"),
         ({"question": "Sharp?", "readout": "levels", "levels": {"good": 1, "bad": 1}}, "nothing can be told apart"),
@@ -260,6 +265,27 @@ def test_questions_that_cannot_be_asked(arguments, match, model_folder):
         arguments = {**arguments, "levels": LEVELS, "dimension": "fine"}
     with pytest.raises(InputError, match=match):
         load_scorer("mllm", model=model_folder("qwen2_5_vl"), **arguments)
+
+
+def test_levels_are_read_in_any_case_and_rare_spellings_wait():
+    dim, _ = choose({}, "fine", "levels", "How fine?", {"bad": 0, " good ": 4})
+    tree = tree_of(lambda texts: [[ord(c) for c in text] for text in texts], dim, "levels")
+    paths = [""]
+    for token, parent in zip(tree.tokens[1:], tree.parents[1:], strict=True):
+        paths.append(paths[parent] + chr(token))
+    assert {paths[end] for end in np.flatnonzero(tree.ends)} == {"bad", "BAD", "Bad", "good", "GOOD", "Good"}
+    said = {"bad": 0.25, "GOOD": 0.5, "Good": 1e-6, "other": 0.25 - 1e-6}
+    search, fed = AnswerSearch(tree), []
+    while len(nodes := search.next_nodes()):
+        fed.append({paths[node] for node in nodes})
+        parents, children = search.children(nodes)
+        mass = lambda start: sum(p for text, p in said.items() if text.startswith(start)) + 1e-30  # noqa: E731
+        shares = [mass(paths[child]) / mass(paths[nodes[of]]) for of, child in zip(parents, children, strict=True)]
+        search.update(nodes, np.log(shares))
+    assert fed[0] == {"", "b", "ba", "g", "go", "goo"}, "the spelling that was given, in the first pass"
+    assert not any(text.startswith("B") for of in fed for text in of), "what nobody says is not looked at"
+    reading = search.read()
+    assert (reading.mean, reading.mass) == (pytest.approx(4 * 2 / 3, abs=1e-4), pytest.approx(0.75, abs=1e-4))
 
 
 def test_words_that_the_tokenizer_cannot_spell():

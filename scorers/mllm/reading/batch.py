@@ -130,7 +130,7 @@ class Batch:
             if inputs["input_ids"][row, length - len(asked[row]) : length].tolist() != asked[row]:
                 raise ModelError(f"{core.facts.name}: its chat template does not put the question after the image")
         prefix, lengths = cut_prefix(inputs, [len(question) for question in asked])
-        branches: Continuation = core.continuation(prefix, lengths)
+        branches: Continuation = core.continuation(prefix, lengths, [of for row in questions.values() for of in row])
         answers: list[dict[Ask, ReadAnswer]] = [{} for _ in lengths]
         weighed = {ask: of for ask, of in questions.items() if ask[0] != "greedy"}
         searches: dict[Ask, list[AnswerSearch]] = {}

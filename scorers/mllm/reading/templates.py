@@ -130,7 +130,7 @@ def _levels(base: Dimension | None, given: _Given) -> Dimension:
     asked = question or (None if base is None else base.question)
     if asked is None:
         raise InputError('readout="levels" needs question=, what the model is asked about the image')
-    pairs = tuple((word, float(value)) for word, value in levels.items())
+    pairs = tuple((word.strip(), float(value)) for word, value in levels.items())
     values = [value for _, value in pairs]
     if len(set(values)) < 2:
         raise InputError(f"levels: all have the value {values[0]:g}, so nothing can be told apart")

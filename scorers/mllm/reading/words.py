@@ -47,7 +47,7 @@ def tree_of(encode: Callable[[list[str]], list[list[int]]], dim: Dimension, read
     [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
     """
     if readout == "levels":
-        return word_tree(encode, [[word] for word, _ in dim.weighed], [value for _, value in dim.weighed])
+        return word_tree(encode, [spellings(word) for word, _ in dim.weighed], [value for _, value in dim.weighed])
     if readout in ANSWERS:
         return word_tree(encode, [spellings(word) for word in answers(dim, readout)], [1.0, 0.0])
     return answer_tree(encode, dim)

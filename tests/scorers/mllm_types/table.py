@@ -114,6 +114,11 @@ class Type:
 
 
 CLASSES: dict[str, dict[str, str]] = {
+    "nemotron_h_omni": {
+        "image_processor": "NemotronH_Omni_Reasoning_V3ImageProcessor",
+        "video_processor": "NemotronH_Omni_Reasoning_V3VideoProcessor",
+        "feature_extractor": "ParakeetFeatureExtractor",
+    },
     "glm4v_moe": {"image_processor": "Glm4vImageProcessor", "video_processor": "Glm4vVideoProcessor"},
     "glm_ocr": {"image_processor": "Glm46VImageProcessor", "video_processor": "Glm46VVideoProcessor"},
     "qwen3_vl_moe": {"image_processor": "Qwen2VLImageProcessor"},
@@ -145,6 +150,7 @@ _QUERIES: dict[str, Any] = {
     "image": " ",
 }
 _SOUND: dict[str, str | None] = {name: f"<{name}>" for name in ("audio_token", "boa_token", "eoa_token")}
+_SIDE_32 = {"height": 32, "width": 32}
 TYPES: dict[str, Type] = {
     "aria": Type(
         {"projector_patch_to_query_dict": {196: 4}, "vision_config": {"image_size": 980, "patch_size": 70}},
@@ -173,6 +179,19 @@ TYPES: dict[str, Type] = {
         },
         images={"size": {"height": 64, "width": 64}, "high_res_size": {"height": 256, "width": 256}},
         processing={"num_image_tokens": 16},
+    ),
+    "florence2": Type(
+        {
+            "vision_config": {
+                "depths": [1, 1], "embed_dim": [16, 32], "num_heads": [2, 2], "num_groups": [2, 2],
+                "patch_size": [7, 3], "patch_stride": [4, 2], "patch_padding": [3, 1],
+                "patch_prenorm": [False, True], "window_size": 4,
+                "projection_dim": 32, "max_position_embeddings": 16,
+            },
+            "text_config": {"decoder_start_token_id": 2},
+        },
+        images={"size": _SIDE_32, "crop_size": _SIDE_32, "image_seq_length": 17},
+        image=" ",
     ),
     "gemma4": Type(parts={"vision_config": "Gemma4VisionConfig"}, tokens=_SOUND),
     "gemma4_unified": Type(parts={"vision_config": "Gemma4UnifiedVisionConfig"}, tokens=_SOUND),
@@ -204,6 +223,95 @@ TYPES: dict[str, Type] = {
         image="<|image|>",
         ids={"image": "<|patch|>"},
     ),
+    "deepseek_ocr2": Type(
+        {
+            "vision_config": {"sam_config": {"image_size": 96, "patch_size": 16, "window_size": 4}},
+            "text_config": {"mlp_layer_types": ["dense", "sparse"], "num_experts_per_tok": 2},
+        },
+        images={"size": {"height": 96, "width": 96}, "tile_size": 96, "max_patches": 2},
+        processing={"patch_size": 2},  # the model has 12 x 12 queries, whatever the size
+    ),
+    "dots3_note": Type(
+        {
+            "text_config": {
+                "num_key_value_heads": 4, "head_dim": 16, "swa_num_attention_heads": 4, "swa_num_key_value_heads": 4,
+                "swa_q_lora_rank": 16, "swa_kv_lora_rank": 16, "swa_head_dim": 16, "swa_qk_nope_head_dim": 8,
+                "swa_v_head_dim": 8, "shared_experts_intermediate_size": 48,
+            },
+            "vision_config": {"mlp_layer_types": ["dense", "dense"]},
+        },
+        images={"temporal_patch_size": 1},
+    ),
+    "glm5_next": Type(
+        {
+            "text_config": {
+                "num_key_value_heads": 4, "qk_rope_head_dim": 0, "linear_head_dim": 8, "linear_num_heads": 4,
+                "indexer_types": ["full", "full"],
+            },
+        },
+    ),
+    "got_ocr2": Type(  # its processor counts on 256 tokens an image
+        {"vision_config": {"image_size": 256, "patch_size": 4, "window_size": 8, "global_attn_indexes": []}},
+        images={"size": {"height": 256, "width": 256}},
+    ),
+    "granite4_vision": Type(
+        {
+            "vision_config": {"image_size": 112, "patch_size": 14, "hidden_size": 64},
+            "qformer_config": {"hidden_size": 64, "encoder_hidden_size": 64, "num_attention_heads": 1},
+            "downsample_rate": "4/8", "deepstack_layer_map": [[-1, 0]], "spatial_target_layers": [0, 1, 0, 1],
+            "image_grid_pinpoints": [[112, 112], [112, 224], [224, 112]],
+        },
+        images={
+            "size": {"shortest_edge": 112}, "crop_size": {"height": 112, "width": 112},
+            "image_grid_pinpoints": [[112, 112], [112, 224], [224, 112]],
+        },
+        processing={"downsample_rate": "4/8"},
+    ),
+    "inkling_mm_model": Type({"vision_config": {"patch_size": 4}}, images={"size": {"height": 4, "width": 4}}),
+    "kosmos-2.5": Type(
+        {
+            "text_config": {"embed_dim": 32}, "vision_config": {"patch_embed_hidden_size": 768},
+            "latent_query_num": 4,
+        },
+        processor="Kosmos2_5Processor",
+        images={"max_patches": 16},
+        processing={"num_image_tokens": 4},
+        image=" ",
+    ),
+    "minimax_m3_vl": Type(
+        special=("]<]image[>[", "]<]video[>[", "]<]start of image[>[", "]<]end of image[>["),
+        ids={"image": "]<]image[>[", "video": "]<]video[>["},
+        image="]<]image[>[",
+    ),
+    "molmo2": Type(
+        {
+            "vision_config": {"image_size": [56, 56], "num_position_embeddings": 16},
+            "adapter_config": {"vision_feature_layer": [-1, -2]},
+        },
+        images={"size": {"height": 56, "width": 56}, "overlap_margins": [1, 1], "max_crops": 2},
+        ids={
+            "image_patch": "<im_patch>", "image_start": "<im_start>", "image_end": "<im_end>",
+            "low_res_image_start": "<low_res_im_start>", "frame_start": "<frame_start>", "frame_end": "<frame_end>",
+        },
+    ),
+    "muse_spark": Type(
+        {
+            "text_config": {"num_attention_heads": 4, "moe_hidden_size": 32},
+            "audio_config": {"out_hidden_size": 32, "num_hidden_layers": 4, "hidden_sizes": [8, 8, 8, 8]},
+            "out_hidden_size": 128,
+        },
+    ),
+    "nemotron_h_omni": Type(
+        {"vision_config": {"video_temporal_patch_size": 2}}, images={"min_num_patches": 4, "max_num_patches": 16}
+    ),
+    "qwen4_exp": Type(
+        {
+            "text_config": {
+                "hc_lowrank": 8, "layer_types": ["linear_attention", "indexed_attention"], "indexer_n_heads": 2,
+                "indexer_kv_heads": 1, "indexer_head_dim": 8, "indexer_budget": 64, "indexer_compress_ratio": 4,
+            },
+        },
+    ),
     "llava_next": Type({"image_grid_pinpoints": [[28, 28], [28, 56], [56, 28]]}),
     "llava_next_video": Type({"image_grid_pinpoints": [[28, 28], [28, 56], [56, 28]]}),
     "muse_glimmer": Type({"out_hidden_size": 128}),
@@ -215,6 +323,7 @@ TYPES: dict[str, Type] = {
     ),
     "paligemma": Type(_SIGLIP, tokens={"image_token": "<image>"}, images={"image_seq_length": 4}),
     "qianfan_ocr": Type(image="<image>", processing={"image_seq_length": 1}),
+    "t5gemma2": Type(image="<boi_token>", processing={"image_seq_length": 4}, ids={"image": "<image_token>"}),
     "vipllava": Type({"vision_feature_layers": [-2, -1]}),
     "glm4v_moe": Type({"text_config": {"head_dim": 16}}),
     "paddleocr_vl": Type({"text_config": {"rope_parameters": _MROPE}}),
@@ -250,16 +359,12 @@ TYPES: dict[str, Type] = {
 
 REFUSED: dict[str, tuple[str, str]] = {
     "evolla": ("loads", "safetensors"),
-    "florence2": ("loads", "an encoder with a decoder"),
-    "got_ocr2": ("loads", "Nested images"),
     "instructblipvideo": ("loads", "cannot take one picture"),
     "llama4": ("loads", "image_outputs"),
-    "paligemma": ("loads", "in both directions"),
     "pi0": ("loads", "'state'"),
-    "pix2struct": ("loads", "an encoder with a decoder"),
-    "pp_formulanet": ("loads", "an encoder with a decoder"),
+    "pix2struct": ("loads", "takes pictures alone"),
+    "pp_formulanet": ("loads", "takes pictures alone"),
     "shieldgemma2": ("loads", "weights are missing"),
-    "t5gemma2": ("loads", "an encoder with a decoder"),
     "idefics2": ("gradient", "no gradient to the pixels"),
     "video_llava": ("gradient", "no gradient to the pixels"),
 }
@@ -268,30 +373,18 @@ REFUSED: dict[str, tuple[str, str]] = {
 NO_QUESTION = ("evolla", "instructblipvideo", "pi0", "pix2struct", "pp_formulanet")
 """Types that take no picture with a question: proteins, videos, a robot's state, pictures alone."""
 
-_SIZES = "needs sizes of its own beyond the shared small ones; not tried"
 _CODES = "its pictures are tokens of a codebook, whose vocabulary comes with the published tokenizer"
 UNBUILT: dict[str, str] = {
     "apertus1p5": _CODES,
     "chameleon": _CODES,
     "emu3": _CODES,
-    "deepseek_ocr2": _SIZES,
     "diffusion_gemma": "writes by diffusion, not from left to right; the mapping names no image processor",
-    "dots3_note": _SIZES,
     "ernie4_5_vl_moe": "its video processor wants a font file that comes with the checkpoint",
     "fast_vlm": "its vision tower is a timm model that cannot be made small from its configuration",
     "fuyu": "its processor puts the picture before the text itself, around a template",
     "gemma3n": "its vision tower is a timm model that cannot be made small from its configuration",
-    "glm5_next": _SIZES,
-    "granite4_vision": _SIZES,
-    "inkling_mm_model": _SIZES,
     "kosmos-2": "its processor takes one text for all pictures, and token ids by place",
-    "kosmos-2.5": _SIZES,
-    "minimax_m3_vl": _SIZES,
     "mistral4": "a text model: transformers has no processor of pictures for it",
-    "molmo2": _SIZES,
-    "muse_spark": _SIZES,
-    "nemotron_h_omni": _SIZES,
-    "qwen4_exp": _SIZES,
     "udop": "reads documents by Tesseract",
     "vision-encoder-decoder": "a pair of any two models: transformers has no processor for it",
 }
