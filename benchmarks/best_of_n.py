@@ -2,7 +2,8 @@
 
 On the embedded model: for 20 open prompts, choose the best (and, separately, the worst) of N images by the
 aligned scorer's emotional valence, and let a judge say how far that moves it. The judge is an MLLM aligned
-on the other half of the concepts' human ratings, which the scorer never saw. Prints the mean gain over a
+on the other half of the concepts' human ratings, which the scorer never saw; `independent`, a judge of another kind, learned
+the same half. Prints the mean gain over a
 random image of the same N, its bootstrap 95 % interval over families of prompts, and what it costs in faithfulness
 (CLIP).
 
@@ -57,6 +58,7 @@ def main() -> None:
     pipe = CogGuidedPipeline.from_pretrained("embedded")
     pipe.set_progress_bar_config(disable=True)
     judge = load_scorer(embedded_path() / "judge", dimension=TARGET)
+    independent = load_scorer("independent")
     clip = load_scorer("clip")
     gains: dict[str, list[list[float]]] = {name: [] for name in ROWS}
     start = time.perf_counter()
@@ -68,12 +70,14 @@ def main() -> None:
             images = [c.image for c in out.candidates]
             chosen = np.array([c.scores[TARGET] for c in out.candidates])
             judged = judge(images).values.numpy()
+            independently = independent(images).values.numpy()
             faithful = clip(images, [prompt] * len(images)).values.numpy()
             if k == 0:
                 out.save(args.out / f"{number:02d}-{prompt.replace(' ', '-')}", overwrite=True)
             for direction, pick in (("upward", int(chosen.argmax())), ("downward", int(chosen.argmin()))):
                 rows[f"{direction}: scorer"].append(float(chosen[pick] - chosen.mean()))
                 rows[f"{direction}: judge"].append(float(judged[pick] - judged.mean()))
+                rows[f"{direction}: independent"].append(float(independently[pick] - independently.mean()))
                 rows[f"{direction}: clip"].append(float(faithful[pick] - faithful.mean()))
         for name, values in rows.items():
             gains[name].append(values)
@@ -98,7 +102,8 @@ def main() -> None:
     (args.out / "result.json").write_text(json.dumps(facts, indent=1) + "\n")
 
 
-ROWS = [f"{direction}: {judge}" for direction in ("upward", "downward") for judge in ("scorer", "judge", "clip")]
+SAYS = ("scorer", "judge", "independent", "clip")
+ROWS = [f"{direction}: {judge}" for direction in ("upward", "downward") for judge in SAYS]
 
 
 if __name__ == "__main__":

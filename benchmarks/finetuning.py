@@ -5,7 +5,8 @@ them watches the run) and 40 held-out prompts of concepts that are not trained o
 same four seeds before and after. Where all images of a prompt feel alike there is nothing to learn, so the lists are those
 of `CANDIDATES` whose images of the untrained generator differ most in the target (standard deviation over eight seeds), of
 those that it can draw (CLIP); the held-out judge was not asked (`--choose`). Told of the held-out prompts: the target; a
-held-out judge (the MLLM aligned on the other half of the human ratings, never asked in training); faithfulness (CLIP) and diversity (mean distance of CLIP embeddings of a
+held-out judge (the MLLM aligned on the other half of the human ratings, never asked in training); the judge of another kind
+(`independent`: no language model, no gradient); faithfulness (CLIP) and diversity (mean distance of CLIP embeddings of a
 prompt's images). Intervals are 95 % bootstrap over prompts; with several seeds a prompt's value is their mean. Methods have
 the same minutes; a method's gain per minute is over the time of its rounds.
 
@@ -69,6 +70,8 @@ CANDIDATES = {
     ],
 }
 LEAST_FAITHFUL = 0.45
+TOLD = ("target", "judge", "independent")
+"""What is told in parts of the scale."""
 
 
 def lines(name: str) -> list[str]:
@@ -82,6 +85,7 @@ class Judges:
         self.scorers = {
             "target": load_scorer("emotional_valence"),
             "judge": load_scorer(embedded_path() / "judge", dimension="emotional_valence"),
+            "independent": load_scorer("independent"),
             "faithfulness": load_scorer("clip"),
         }
 
@@ -178,10 +182,11 @@ def runs(out: Path, method: str, target: str) -> list[Path]:
 def report(args: argparse.Namespace) -> None:
     before = json.loads((args.out / "before.json").read_text())
     table = [
-        "Held-out prompts, after minus before, signed so that up is what was asked for: target and judge in parts of their "
+        "Held-out prompts, after minus before, signed so that up is what was asked for: target and judges in parts of their "
         "scale (-3 to 3), faithfulness and diversity as shares of what they were.", "",
-        "| method | direction | seeds | minutes of training | target | held-out judge | faithfulness | diversity | target, per minute |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| method | direction | seeds | minutes of training | target | held-out judge | independent judge | faithfulness "
+        "| diversity | target, per minute |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     speeds: dict[tuple[str, str], np.ndarray] = {}
     for method in METHODS:
@@ -192,7 +197,7 @@ def report(args: argparse.Namespace) -> None:
             after = [json.loads((folder / "test.json").read_text()) for folder in folders]
             minutes = float(np.mean([training_seconds(folder) for folder in folders])) / 60
             gain = {
-                name: sign * (np.mean([a[name] for a in after], 0) - np.array(before[name])) / 6 for name in ("target", "judge")
+                name: sign * (np.mean([a[name] for a in after], 0) - np.array(before[name])) / 6 for name in TOLD
             }
             share = {
                 name: 1 + (np.mean([a[name] for a in after], 0) - np.array(before[name])) / np.mean(before[name])
@@ -200,7 +205,7 @@ def report(args: argparse.Namespace) -> None:
             }
             speeds[method, target] = gain["target"] / minutes
             cells = [method, target, str(len(folders)), f"{minutes:.1f}"]
-            cells += [cell(bootstrap(gain[n])) for n in ("target", "judge")]
+            cells += [cell(bootstrap(gain[n])) for n in TOLD]
             cells += [cell(bootstrap(share[n]), sign="") for n in ("faithfulness", "diversity")]
             table.append("| " + " | ".join([*cells, cell(bootstrap(speeds[method, target]), 4)]) + " |")
     for method in METHODS:

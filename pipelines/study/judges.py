@@ -36,7 +36,8 @@ def load_judges(
         target: what is wanted.
         judges: targets by name; or a list, in which a registered scorer or weights stand for themselves, and the
             folder or hub name of an MLLM is asked what the target asks. None: for emotional valence of "embedded",
-            its twin, aligned on the other half of the human ratings; else none.
+            its twin, aligned on the other half of the human ratings, and a judge of another kind, "independent", that
+            learned the same half; else none.
 
     Raises:
         InputError: a name that another member of a panel has.
@@ -47,7 +48,11 @@ def load_judges(
         if not guided._is_embedded or not weight:
             return {}
         twin = load_scorer(str(embedded_path() / "judge"), dimension=VALENCE).to(device)
-        return {"held-out judge": load_target({VALENCE: weight}, scorer=twin)}
+        other = load_scorer("independent").to(device)
+        return {
+            "held-out judge": load_target({VALENCE: weight}, scorer=twin),
+            "independent judge": load_target({"independent": weight}, scorer=other),
+        }
     if isinstance(judges, Mapping):
         found = {name: spec if isinstance(spec, Target) else load_target(spec) for name, spec in judges.items()}
     else:

@@ -154,7 +154,7 @@ def test_the_command_line_runs_a_study_of_the_embedded_model(tmp_path):
     done = CliRunner().invoke(app, [*command, "0.5", "--json"])
     assert done.exit_code == 0, done.output
     told = json.loads(done.output[done.output.index("{") :])
-    assert set(told["means"]["aligned"]) == {"target", "held-out judge", "faithfulness"}
+    assert set(told["means"]["aligned"]) == {"target", "held-out judge", "independent judge", "faithfulness"}
     missing = CliRunner().invoke(app, [*command[:-1], "--aligned", str(tmp_path / "none")])
     assert missing.exit_code == 1
 
