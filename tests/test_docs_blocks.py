@@ -82,6 +82,8 @@ def test_a_page_is_run_in_order_and_says_where_it_fails(tmp_path):
     with pytest.raises(RuntimeError, match=r"page.md, block at line 3: ZeroDivisionError"):
         blocks.run_page(blocks.read_page(page), tmp_path / "work")
     assert blocks.read_page(page).mistakes
+    page.write_text("<!-- not rn: no network -->\n```sh\ncogguided scorers\n```\n")
+    assert blocks.read_page(page).mistakes
     page.write_text("```sh\nrm -r x\n```\n")
     with pytest.raises(RuntimeError, match="say why it is not run"):
         blocks.run_page(blocks.read_page(page), tmp_path / "work")

@@ -31,6 +31,7 @@ PARTS = re.compile(
     r"|^!\[[^]]*\]\((?P<image>[^)]+)\)$",
     re.MULTILINE | re.DOTALL,
 )
+UNKNOWN = re.compile(r"^<!-- (?!not run:|first:|picture:|output).*-->\s*^```(?:python|sh|bash)$", re.MULTILINE)
 RUNNABLE = ("python", "sh", "bash")
 
 
@@ -74,6 +75,7 @@ def read_page(path: Path) -> Page:
         elif "output" in waiting:
             del waiting["output"]
             page.outputs[len(page.blocks) - 1] = part.span("code")
+    page.mistakes += [f"{path.name}: unknown comment: {found[0].splitlines()[0]}" for found in UNKNOWN.finditer(text)]
     page.mistakes += [f"{path.name}: nothing follows '{mark}: {what}'" for mark, what in waiting.items()]
     return page
 
