@@ -9,6 +9,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from .._errors import ModelError
+from .._loading import LOADING
 from .embedded import embedded_path
 
 EMBEDDED = "embedded"
@@ -36,7 +37,8 @@ def load_base(model: str | Path, **kwargs: Any) -> tuple[DiffusionPipeline, str]
     elif not Path(name).is_dir() and (isinstance(model, Path) or name.startswith((".", "/", "~"))):
         raise ModelError(f"model {name!r}: no such folder")
     try:
-        base = DiffusionPipeline.from_pretrained(source, **kwargs)
+        with LOADING:
+            base = DiffusionPipeline.from_pretrained(source, **kwargs)
     except ModelError:
         raise
     except (OSError, ValueError, AttributeError, ImportError, RuntimeError) as error:

@@ -14,6 +14,7 @@ import torch
 
 from .._defaults import EMBEDDED as EMBEDDED
 from .._errors import InputError, ModelError, unknown_name
+from .._loading import LOADING
 from .base import Scorer
 from .dimensions import DIMENSIONS
 from .judges import JUDGES, ScorerInfo
@@ -123,7 +124,7 @@ def load_scorer(scorer: str | Path | Scorer, **kwargs: Any) -> Scorer:
     except TypeError as error:
         takes = ", ".join(inspect.signature(factory).parameters) or "nothing"
         raise InputError(f"scorer '{scorer}': {error}; it takes: {takes}") from None
-    with torch.random.fork_rng(devices=[]):  # weights that are drawn and then replaced cost the caller no noise
+    with LOADING, torch.random.fork_rng(devices=[]):  # weights drawn and then replaced cost the caller no noise
         loaded = factory(**kwargs)
     if not isinstance(loaded, Scorer):
         raise ModelError(

@@ -23,6 +23,7 @@ from transformers import (
 
 from ..._defaults import EMBEDDED
 from ..._errors import InputError, ModelError, missing_extra
+from ..._loading import LOADING
 from ..dimensions import DIMENSIONS, Dimension
 from ..folders import PROCESSOR_FILES, home_of
 from .reading.templates import from_json, to_json
@@ -262,14 +263,15 @@ def load_model(
     if quantization is not None:
         extra = {"quantization_config": quantization, "device_map": {"": torch.cuda.current_device()}}
     try:
-        answer: Any = AutoModelForImageTextToText.from_pretrained(
-            model,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=trust_remote_code,
-            output_loading_info=True,
-            **extra,
-        )
+        with LOADING:
+            answer: Any = AutoModelForImageTextToText.from_pretrained(
+                model,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+                output_loading_info=True,
+                **extra,
+            )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ModelError(
             f"{model}: cannot be loaded as an image-text-to-text model with safetensors weights "

@@ -1,3 +1,6 @@
+import threading
+import time
+
 import pytest
 from PIL import Image
 
@@ -124,3 +127,26 @@ def test_pixels_are_what_the_model_sees(model_folder):
         num_patches(pixels=(10, 5))
     with pytest.raises(ModelError, match="MllamaImageProcessor has no limits in pixels"):
         load_scorer("memorability", model=model_folder("mllama"), pixels=(784, 784))
+
+
+def test_one_thread_loads_at_a_time():
+    """transformers' loading changes what all threads see: two at once lost weights."""
+    inside, most = [], []
+
+    def slow():
+        inside.append(1)
+        time.sleep(0.05)
+        most.append(len(inside))
+        inside.pop()
+        return FakeScorer("slow")
+
+    register_scorer("slow", slow)
+    try:
+        threads = [threading.Thread(target=load_scorer, args=("slow",)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        unregister_scorer("slow")
+    assert most == [1, 1, 1]
