@@ -178,18 +178,19 @@ def test_a_redirect_is_not_followed_with_the_key(monkeypatch):
 def test_requests_at_once_are_bounded():
     import threading
 
-    lock, now, most = threading.Lock(), [0], [0]
+    lock, now, most, three = threading.Lock(), [0], [0], threading.Barrier(3, timeout=20)
 
     def answer(handler, body):
         with lock:
             now[0] += 1
             most[0] = max(most[0], now[0])
         time.sleep(0.05)
+        three.wait()  # so many are there at once, however busy the machine is
         with lock:
             now[0] -= 1
         reply(handler, {"choices": [{"message": {"content": "positive 2.000"}}]})
 
-    pictures = [Image.new("RGB", (8, 8), (i, 0, 0)) for i in range(8)]
+    pictures = [Image.new("RGB", (8, 8), (i, 0, 0)) for i in range(9)]
     with running(answer) as url:
         assert load_scorer(f"{url}#m", readout="greedy", concurrency=3)(pictures).valid.all()
     assert most[0] == 3
