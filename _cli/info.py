@@ -31,6 +31,7 @@ EXTRAS = {
     "ui": "a page to work in, cogguided ui",
     "embedded": "training the embedded model again",
     "test": "running the tests",
+    "docs": "building the site of the documentation",
     "browser-test": "running the tests of the page in a browser",
     "dev": "working on the code: tests, ruff, mypy",
 }
@@ -53,7 +54,7 @@ def extra_packages(extra: str) -> list[str]:
     """Return the packages that an extra brings, by the metadata of the installed cogguided.
 
     >>> extra_packages("embedded")
-    ['resvg_py', 'scipy']
+    ['resvg_py', 'scikit-learn', 'scipy']
     """
     found = []
     for requirement in requires("cogguided") or ():

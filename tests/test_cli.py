@@ -345,7 +345,7 @@ def test_info():
     assert cogguided.__version__ in done.stdout
     assert "cpu" in done.stdout
     facts = json.loads(call("info", "--json").stdout)
-    assert facts["extras"]["embedded"]["packages"].keys() == {"resvg_py", "scipy"}
+    assert facts["extras"]["embedded"]["packages"].keys() == {"resvg_py", "scikit-learn", "scipy"}
     assert facts["packages"]["torch"]
     assert facts["attention"]["native"] is None
     assert "flash-attn" in facts["attention"]["flash"]

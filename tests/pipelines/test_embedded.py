@@ -49,15 +49,16 @@ def draw(pipe, prompts, seed, **arguments):
     return [c.image for c in out.candidates]
 
 
-def test_weights_are_half_precision_safetensors_of_at_most_52_mb():
+def test_weights_are_safetensors_of_at_most_53_mb_in_half_precision_or_less():
     files = [path for path in embedded_path().rglob("*") if path.is_file()]
     weights = [path for path in files if ".safetensors" in path.name]
-    assert len(weights) == 6
+    assert len(weights) == 7
     assert not [path for path in files if path.suffix in {".bin", ".pt", ".ckpt", ".pth"}]
-    assert sum(path.stat().st_size for path in files) <= 52e6
+    assert sum(path.stat().st_size for path in files) <= 53e6
     for path in weights:
         data = unpack(path.parent) if path.name == PACKED else path.read_bytes()
-        assert {tensor.dtype for tensor in load(bytes(data)).values()} == {torch.float16}, path
+        kinds = {tensor.dtype for tensor in load(bytes(data)).values() if tensor.numel() > 1000}
+        assert kinds <= {torch.float16, torch.int16, torch.int8, torch.uint8}, path
 
 
 def test_it_draws_what_it_drew_before_its_weights_were_packed(pipe):

@@ -310,6 +310,7 @@ def test_few_prompts_are_one_record_as_ever(model, tmp_path):
     ids=["Ctrl-C", "SIGTERM", "error"],
 )
 def test_stopped_the_message_says_how_to_go_on(model, tmp_path, what, code, told):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which what runs in the background is begun without
     register_scorer("failing", lambda: Failing(what))
     flags = ["--target", "failing", "--n", 2, "--search", "best_of_n", "--group", 2]
     try:

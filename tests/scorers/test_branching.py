@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 import torch
-from tiny_mllm import FAMILIES
+from marked import EACH
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from cogguided._errors import ModelError
@@ -30,7 +30,7 @@ def load(folder, pictures, question="How beautiful?"):
     return model, {key: torch.as_tensor(value) for key, value in inputs.items()}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH)
 @torch.inference_mode()
 def test_a_tree_over_a_batch_equals_paths_run_alone(family, model_folder, pictures):
     model, inputs = load(model_folder(family), pictures)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from marked import EACH
 from test_own_questions import probability
-from tiny_mllm import FAMILIES
 
 from cogguided._errors import InputError
 from cogguided.scorers import load_scorer
@@ -30,7 +30,7 @@ def load(folder, **more):
     return load_scorer("mllm", model=folder, question=QUESTION, readout="pairwise", min_mass=0.0, **more)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH)
 def test_it_is_the_mean_of_both_orders_by_plain_runs(family, model_folder, pictures):
     scorer = load(model_folder(family))
     assert isinstance(scorer, ComparingScorer)

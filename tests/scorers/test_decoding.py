@@ -4,7 +4,7 @@ from collections import defaultdict
 
 import pytest
 import torch
-from tiny_mllm import FAMILIES
+from marked import EACH
 
 from cogguided.scorers.mllm import decoding
 from cogguided.scorers.mllm.branching import Branches, cut_prefix
@@ -87,7 +87,7 @@ def test_expected_is_the_mean_over_all_valid_answers(family, dimension, model_fo
     assert 0 < mass <= scores.mass.item() * 1.001  # what is cut off is not looked at, so the mass is an upper bound
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH)
 @torch.inference_mode()
 def test_greedy_is_what_the_model_generates(family, model_folder, pictures):
     scorer = MLLMScorer.from_pretrained(model_folder(family), min_mass=0.0)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from marked import EACH
 from PIL import Image
-from tiny_mllm import FAMILIES
 
 from cogguided._errors import ModelError
 from cogguided.scorers import load_target
@@ -50,7 +50,7 @@ def as_bytes(pixels):
     return (pixels * 255).round().byte().permute(0, 2, 3, 1).numpy()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH)
 def test_the_gradient_is_that_of_finite_differences(family, scorer_of):
     names = NAMES if family == "qwen2_5_vl" else NAMES[:1]
     scorer = scorer_of(family)

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from tiny_mllm import FAMILIES
+from marked import EACH
 
 from cogguided._errors import InputError, ModelError, UnknownNameError
 from cogguided.scorers import DIMENSIONS, DimensionScorer, load_target
@@ -37,7 +37,7 @@ def count_calls(scorer, family):
     return calls, tower.register_forward_hook(lambda *_: calls.append(1))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH)
 def test_a_score_does_not_depend_on_its_batch_and_all_dimensions_cost_one_look(family, scorers, pictures):
     scorer = scorers(family)
     assert scorer.core.packed
@@ -64,7 +64,7 @@ def test_a_score_does_not_depend_on_its_batch_and_all_dimensions_cost_one_look(f
     torch.testing.assert_close(scores.values, singles, atol=tolerance, rtol=0)  # batches know no dimensions
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH)
 def test_the_image_matters(family, scorers, pictures):
     values = scorers(family).with_dimension("memorability")(pictures).values
     assert (values[0] - values[1]).abs() > 1e-5

@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from marked import EACH
 from PIL import Image
-from tiny_mllm import FAMILIES
 from typer.testing import CliRunner
 
 from cogguided._cli.app import app
@@ -82,7 +82,7 @@ def facts_folder(model_folder, tmp_path_factory):
     return get
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH)
 def test_words_are_read_as_plain_runs_say_on_one_look(family, facts_folder, pictures):
     scorer = load_scorer(facts_folder(family), min_mass=0.0)
     assert (scorer.name, scorer.readout, scorer.low, scorer.high) == ("fine", "levels", 1.0, 5.0)
