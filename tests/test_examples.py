@@ -106,7 +106,10 @@ def test_guided_generation(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "sad" / "contact_sheet.png").exists()
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+LONG = pytest.param("fk_steering.py", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("name", [LONG, *(name for name in SEARCHES if name != "fk_steering.py")])
 def test_searches_find_more_than_a_single_sample(name, request, tmp_path, monkeypatch, capsys):
     if name != "fk_steering.py":  # which may do worse in fewer
         request.getfixturevalue("_few_steps")
