@@ -87,6 +87,7 @@ def test_a_damaged_file_is_named(tmp_path, damage):
         PackedVAE.from_pretrained(tmp_path)
 
 
+@pytest.mark.slow
 def test_what_it_saves_opens_without_this_package(pipe, tmp_path):
     pipe.save_pretrained(tmp_path)
     index = json.loads((tmp_path / "model_index.json").read_text())

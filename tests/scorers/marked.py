@@ -3,5 +3,5 @@
 import pytest
 from tiny_mllm import FAMILIES
 
-RELATIVES = {"qwen2_vl", "llava_onevision", "internvl"}
+RELATIVES = {"qwen2_vl", "qwen3_vl", "llava_onevision", "internvl"}
 EACH = [pytest.param(name, marks=pytest.mark.slow) if name in RELATIVES else name for name in FAMILIES]
