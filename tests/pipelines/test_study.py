@@ -16,6 +16,7 @@ from cogguided import CogGuidedError, CogGuidedPipeline, FakeScorer, run_study
 from cogguided._cli.app import app
 from cogguided.pipelines import tally
 from cogguided.pipelines.embedded import embedded_path
+from cogguided.pipelines.study.page import vote_page
 from cogguided.pipelines.study.study import _share, read_rows
 
 PROMPTS = ["a cat", "a dog", "a red car"]
@@ -83,13 +84,18 @@ def test_a_study_cut_short_goes_on(tmp_path):
     assert len(study(tmp_path, n=1, overwrite=True).means) == 2
 
 
+FACTS = {"model": "m", "aligned": "a", "prompts": [], "seeds": [], "target": "fake"}
+"""What the sides of a pair are drawn from, with a strength; the same every time."""
+
+
 def test_the_voting_page_is_blind_and_its_votes_are_counted(tmp_path):
     study(tmp_path)
     folder = tmp_path / "out"
     page = (folder / "vote.html").read_text()
     key = json.loads((folder / "key.json").read_text())
     assert len(key["pairs"]) == 6
-    assert {pair["left"] for pair in key["pairs"].values()} == {"original", "aligned"}, "sides are shuffled"
+    made = [vote_page(folder, {**FACTS, "strength": n}, read_rows(folder))[1]["pairs"].values() for n in range(10)]
+    assert {pair["left"] for pairs in made for pair in pairs} == {"original", "aligned"}, "sides are shuffled"
     assert not re.search("aligned|original|images/", page), "nothing tells which is which"
     assert page.count("data:image/png") == 12
     assert f'data-study="{key["study"]}"' in page
