@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_mllm import FAMILIES
+from marked import EACH
 
 from cogguided._errors import ImageError, InputError
 from cogguided.scorers import DIMENSIONS
@@ -39,7 +39,7 @@ def collate(scorer, ratings, **settings):
     return collator, collator(examples(ratings))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH)
 def test_a_batch_is_the_scorer_s_prompt_and_an_answer_it_could_read(family, scorers, ratings):
     scorer = scorers(family)
     collator, batch = collate(scorer, ratings[:3], loss="answers")
@@ -63,7 +63,7 @@ def test_a_batch_is_the_scorer_s_prompt_and_an_answer_it_could_read(family, scor
     assert torch.equal(flat[batch["positions"] + 1], told)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH)
 def test_only_supervised_positions_go_through_the_head_and_padding_changes_nothing(family, scorers, ratings):
     scorer = scorers(family)
     collator, batch = collate(scorer, ratings[:3], loss="answers")

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from marked import EACH
 from tiny_mllm import FAMILIES
 
 from cogguided._errors import TrainingError
@@ -72,7 +73,7 @@ def check_moved(loaded, before, **expected):
     assert moved_parts == set(expected)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH)
 def test_every_family_trains_what_it_should_and_is_saved_whole(family, model_folder, ratings, pictures, tmp_path):
     loaded, trainer, before = trained(model_folder(family), CONFIG, ratings, tmp_path)
     check_moved(loaded, before, language="lora", vision="full", projector="full")
@@ -217,7 +218,7 @@ def test_unread_means_what_it_means_in_scoring(model_folder, ratings):
     assert metrics["mae_memorability"] == pytest.approx(expected, abs=1e-4)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH)
 def test_scores_of_a_model_to_be_trained_in_bfloat16(family, model_folder, pictures):
     """Frozen weights in bfloat16, tower and projector training in float32, as on a GPU."""
     scores = {}
